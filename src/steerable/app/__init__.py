@@ -1,0 +1,1 @@
+"""The command line; it formats, the library raises."""

@@ -1,0 +1,1 @@
+"""One network a file; all read slots and know neither schedule nor target."""

@@ -1,0 +1,128 @@
+"""The compact U-Net of the default recipe: small maps, additive skips, one residual block a level.
+
+It spends its arithmetic in 3x3 convolutions, which run near the peak of a CPU: space-to-depth in
+place of full-resolution layers, addition in place of concatenation, attention on small maps only.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from steerable.core.denoise import Backbone
+from steerable.core.types import Range, Slots
+from steerable.nn.attention import SelfAttention2d
+from steerable.nn.embeddings import LevelEmbedding
+from steerable.nn.resampling import padded
+
+__all__ = ["Unet"]
+
+
+class _Block(nn.Module):
+    """x + conv(silu(film(norm(conv(silu(norm(x))))))), the last convolution zero at the start."""
+
+    def __init__(self, channels: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.first_norm = nn.GroupNorm(_groups(channels), channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second_norm = nn.GroupNorm(_groups(channels), channels)
+        self.film = nn.Linear(width, 2 * channels)
+        self.dropout = nn.Dropout(dropout)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        h = self.first(F.silu(self.first_norm(x)))
+        scale, shift = self.film(vector)[:, :, None, None].chunk(2, 1)
+        h = torch.addcmul(shift, self.second_norm(h), 1.0 + scale)
+        return x + self.second(self.dropout(F.silu(h)))
+
+
+def _groups(channels: int) -> int:
+    return max(g for g in (8, 4, 2, 1) if channels % g == 0)
+
+
+class Unet(Backbone):
+    """Images (B,C,H,W) of any size and any number of channels; reads `vector`.
+
+    Args:
+        shape: Shape (C,H,W) of the items, set by the data.
+        channels: Width of each level; a level has half the height and width of the one before.
+        blocks: Residual blocks a level, on the way down and on the way up.
+        stem: Space-to-depth factor before the first level; 0 chooses it from the size.
+        width: Width of the vector that carries noise level and conditions.
+        attention: Largest map side that gets self-attention.
+        dropout: Dropout inside the residual blocks.
+    """
+
+    accepts: ClassVar[frozenset[str]] = frozenset({"vector"})
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        channels: tuple[int, ...] = (48, 96),
+        blocks: Annotated[int, Range(1, 8)] = 1,
+        stem: Annotated[int, Range(0, 16)] = 0,
+        width: Annotated[int, Range(16, 2048)] = 192,
+        attention: Annotated[int, Range(0, 64)] = 8,
+        dropout: Annotated[float, Range(0, 0.9)] = 0.0,
+    ) -> None:
+        super().__init__()
+        depth, side = shape[0], max(shape[1:])
+        self.stem = stem or (1 if side <= 16 else 2 if side <= 48 else 4 if side <= 128 else 8)
+        self.multiple = self.stem * 2 ** (len(channels) - 1)
+        self.width = width
+        self.level = LevelEmbedding(width)
+        self.enter = nn.Conv2d(depth * self.stem**2, channels[0], 3, padding=1)
+
+        def stage(c: int, level: int) -> nn.ModuleList:
+            small = -(-side // (self.stem * 2**level)) <= attention
+            parts: list[nn.Module] = [_Block(c, width, dropout) for _ in range(blocks)]
+            if small and level == len(channels) - 1:
+                parts.append(SelfAttention2d(c, heads=max(1, c // 32)))
+            return nn.ModuleList(parts)
+
+        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        self.down = nn.ModuleList(stage(c, i) for i, c in enumerate(channels))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
+        self.up = nn.ModuleList(
+            nn.ModuleList(_Block(c, width, dropout) for _ in range(blocks)) for c in channels
+        )
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
+        self.last_norm = nn.GroupNorm(_groups(channels[0]), channels[0])
+        self.leave = nn.Conv2d(channels[0], depth * self.stem**2, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, slots: Slots) -> Tensor:
+        """The raw answer (B,C,H,W)."""
+        height, width = x.shape[-2:]
+        vector = self.level(slots.level)
+        vector = F.silu(vector if slots.vector is None else vector + slots.vector)
+        h = F.pixel_unshuffle(padded(x, self.multiple), self.stem)
+        h = self.enter(h.contiguous(memory_format=torch.channels_last))
+        skips = []
+        for i, stage in enumerate(self.down):
+            h = self._run(stage, h, vector)
+            if i < len(self.shrink):
+                skips.append(h)
+                h = self.shrink[i](h)
+        for i in reversed(range(len(self.up))):
+            h = self._run(self.up[i], h, vector)
+            if i:
+                h = skips[i - 1] + F.interpolate(self.grow[i - 1](h), scale_factor=2.0)
+        h = F.pixel_shuffle(self.leave(F.silu(self.last_norm(h))), self.stem)
+        return h[..., :height, :width]
+
+    @staticmethod
+    def _run(stage: nn.Module, h: Tensor, vector: Tensor) -> Tensor:
+        for part in stage.children():
+            h = part(h, vector) if isinstance(part, _Block) else part(h)
+        return h

@@ -1,0 +1,1 @@
+"""One kind of condition a file; each writes one slot."""

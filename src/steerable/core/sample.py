@@ -1,0 +1,174 @@
+"""Sampling: grids of times, the sampler's contract, and the one loop over the steps.
+
+The last step to t = 0 is Tweedie's formula, x = x0-hat, for every sampler: no noise is left over,
+and no sampler has an end of its own. A grid may climb: a stochastic sampler then renoises exactly,
+a deterministic one follows its ODE upwards.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .errors import UserError
+from .noise import Noise
+from .schedule import Schedule
+from .steer import Constraint
+from .types import Ask, Estimate
+
+__all__ = ["GRIDS", "Moment", "Sampler", "ddpm", "karras", "log_snr", "trajectory", "uniform"]
+
+
+class Sampler(ABC):
+    """One step of a solver, without state: what a multistep solver remembers lives in `memory`."""
+
+    order: ClassVar[int | None]  # of the error in the step size; None where none is promised
+    stochastic: ClassVar[bool]
+
+    @abstractmethod
+    def step(
+        self,
+        ask: Ask,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        schedule: Schedule,
+        memory: Any,
+        noise: Noise,
+    ) -> tuple[Tensor, Any]:
+        """From x_t (B,*S) at time t () to x_s at time s (), with the new memory."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The state after step i: time t, sample x (B,*S), and the last estimate x0 (B,*S)."""
+
+    i: int
+    t: float
+    x: Tensor
+    x0: Tensor
+
+
+def renoised(x_t: Tensor, t: Tensor, s: Tensor, schedule: Schedule, noise: Noise) -> Tensor:
+    """A draw of x_s given x_t for s > t: more noise, exactly as the process would add it."""
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    scale = alpha_s / alpha_t
+    std = torch.sqrt(sigma_s**2 - (scale * sigma_t) ** 2)
+    return scale.to(x_t) * x_t + std.to(x_t) * noise.normal(x_t)
+
+
+def trajectory(
+    denoise: Ask,
+    x: Tensor,
+    *,
+    schedule: Schedule,
+    sampler: Sampler,
+    times: Tensor,
+    noise: Noise,
+    constraints: Sequence[Constraint] = (),
+) -> Iterator[Moment]:
+    """Every moment of sampling; preview, cancel and progress are the caller's for loop.
+
+    Args:
+        denoise: Denoiser with its conditions bound, (x_t, t) -> Estimate.
+        x: Start (B,*S) at time times[0].
+        times: Grid (N+1,).
+
+    Raises:
+        UserError: E-NUM at the first step whose sample is not finite.
+    """
+    memory: Any = None
+    answers: list[Estimate] = []
+
+    def ask(x_t: Tensor, t: Tensor) -> Estimate:
+        answers.append(denoise(x_t, t))
+        return answers[-1]
+
+    for i, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        climbs = bool(s > t)
+        if climbs and sampler.stochastic:
+            x, memory = renoised(x, t, s, schedule, noise), None
+        elif s == 0:
+            x = ask(x, t).x0
+        else:
+            x, memory = sampler.step(ask, x, t, s, schedule, memory, noise)
+        for constraint in constraints:
+            x = constraint(x, s, schedule, noise)
+        if not bool(torch.isfinite(x).all()):
+            where = f"sampling step {i + 1} of {len(times) - 1}"
+            do = "lower the guidance, or check the model"
+            raise UserError("E-NUM", where=where, got="non-finite values", do=do)
+        yield Moment(i + 1, float(s), x, answers[0].x0 if answers else x)
+        answers.clear()
+
+
+def _from_levels(schedule: Schedule, levels: Tensor) -> Tensor:
+    """Times of the noise levels (N,), then the data: (N+1,) float64."""
+    times = schedule.time_at(levels)
+    return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
+
+
+def _bounds(schedule: Schedule, high: float, low: float) -> tuple[Tensor, Tensor]:
+    """log(high) and log(low), clamped to what the schedule reaches."""
+    ends = schedule.level(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    limits = torch.tensor([high, low], dtype=torch.float64).log().clamp(ends[0], ends[1])
+    return limits[0], limits[1]
+
+
+def uniform(schedule: Schedule, steps: int) -> Tensor:
+    """Equal steps in t from 1 to 0, (steps+1,)."""
+    return torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
+
+
+def log_snr(schedule: Schedule, steps: int, *, high: float = 160.0, low: float = 0.004) -> Tensor:
+    """Equal steps in log(sigma / alpha) from `high` to `low`, then the data, (steps+1,).
+
+    Source: Lu et al., arXiv 2206.00927; the range is that of EDM for data of unit variance.
+    """
+    first, last = _bounds(schedule, high, low)
+    share = torch.linspace(0.0, 1.0, steps, dtype=torch.float64)
+    return _from_levels(schedule, first + share * (last - first))
+
+
+def karras(
+    schedule: Schedule, steps: int, *, rho: float = 7.0, high: float = 160.0, low: float = 0.004
+) -> Tensor:
+    """Equal steps in (sigma / alpha)^(1/rho), then the data, (steps+1,).
+
+    Source: Karras et al., arXiv 2206.00364, eq. 5; the range is for data of unit variance.
+    """
+    first, last = (torch.exp(end / rho) for end in _bounds(schedule, high, low))
+    share = torch.linspace(0.0, 1.0, steps, dtype=torch.float64)
+    return _from_levels(schedule, rho * torch.log(first + share * (last - first)))
+
+
+def ddpm(
+    schedule: Schedule, steps: int, *, levels: int = 1000, spacing: str = "trailing"
+) -> Tensor:
+    """Integer levels i of a DDPM, each at t = (i + 1) / levels, then the data, (steps+1,).
+
+    Args:
+        spacing: `trailing` keeps the last level, `leading` the first, `linspace` both.
+            Source: Lin et al., arXiv 2305.08891, table 2.
+    """
+    if steps > levels:
+        raise UserError("E-LIMIT", where="steps", got=str(steps), takes=f"1 to {levels}")
+    place = torch.arange(steps, dtype=torch.float64)
+    if spacing == "trailing":
+        index = levels - 1 - torch.floor(place * levels / steps)
+    elif spacing == "leading":
+        index = torch.floor((steps - 1 - place) * levels / steps)
+    elif spacing == "linspace":
+        index = torch.round(torch.linspace(levels - 1, 0, steps, dtype=torch.float64))
+    else:
+        takes = "trailing, leading or linspace"
+        raise UserError("E-CONFIG", where="spacing", got=repr(spacing), takes=takes)
+    return torch.cat([(index + 1) / levels, torch.zeros(1, dtype=torch.float64)])
+
+
+GRIDS = {"uniform": uniform, "log_snr": log_snr, "karras": karras, "ddpm": ddpm}

@@ -1,0 +1,41 @@
+"""Two ways to steer: guidance changes the answer of a denoiser, a constraint moves the sample."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from .noise import Noise
+from .schedule import Schedule
+from .types import Denoise, Range
+
+__all__ = ["Constraint", "Guidance"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance(ABC):
+    """Denoise -> Denoise, at work while stop <= t <= start (sampling runs from t = 1 to t = 0)."""
+
+    start: Annotated[float, Range(0, 1)] = 1.0
+    stop: Annotated[float, Range(0, 1)] = 0.0
+
+    @abstractmethod
+    def __call__(self, denoise: Denoise) -> Denoise:
+        """The guided denoiser."""
+
+    def active(self, t: Tensor) -> bool:
+        """Whether guidance is at work at time t; all items of a sampling step share their time."""
+        return bool(torch.all((t <= self.start) & (t >= self.stop)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraint(ABC):
+    """Moves a sample after each step."""
+
+    @abstractmethod
+    def __call__(self, x_s: Tensor, s: Tensor, schedule: Schedule, noise: Noise) -> Tensor:
+        """The sample (B,*S) that obeys the constraint at time s."""

@@ -1,0 +1,1 @@
+"""One kind of data a file; each returns its two splits and a report."""

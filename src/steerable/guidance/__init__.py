@@ -1,0 +1,1 @@
+"""One guidance a file: Denoise -> Denoise."""

@@ -1,0 +1,1 @@
+"""Long work: training, sampling to files, evaluation; durable writes and run folders."""

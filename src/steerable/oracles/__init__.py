@@ -1,0 +1,1 @@
+"""Exact denoisers: the ground truth of tests and tutorials."""

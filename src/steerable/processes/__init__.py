@@ -1,0 +1,1 @@
+"""One process a file: a choice of schedule, target, law of t and weight."""

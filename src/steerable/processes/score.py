@@ -1,0 +1,41 @@
+"""Score-based SDEs, variance exploding or preserving; score = -noise / sigma."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from steerable.core.process import Law, Process, Weight
+from steerable.core.schedule import VP, Schedule, VeGeometric, VePower
+from steerable.core.target import Target
+from steerable.core.types import Range
+
+__all__ = ["score"]
+
+
+def score(
+    data_std: float,
+    *,
+    sde: Literal["ve_power", "ve", "vp"] = "ve_power",
+    sigma_max: Annotated[float, Range(1, 1000)] = 25.0,
+    target: Literal["x0", "noise", "v", "flow", "edm"] = "noise",
+    weight: Literal["unit", "edm", "min_snr"] = "unit",
+    stratified: bool = True,
+) -> Process:
+    """Denoising score matching in continuous time, weighted by sigma^2.
+
+    Source: Song et al., arXiv 2011.13456; `ve_power` is dx = s^t dw of the authors' tutorial.
+
+    Args:
+        sde: `ve_power` (sigma_max is the base s), `ve` (geometric up to sigma_max) or `vp`.
+        sigma_max: Largest noise of the variance-exploding kinds.
+        target: What the network answers; `noise` is the score up to its known scale.
+        weight: Weight of the loss.
+        stratified: Spread the times of a batch evenly.
+    """
+    schedules: dict[str, Schedule] = {
+        "ve_power": VePower(sigma_max),
+        "ve": VeGeometric(sigma_max=sigma_max),
+        "vp": VP(),
+    }
+    law = Law("uniform", stratified=stratified)
+    return Process(schedules[sde], Target(target, data_std), law, Weight(weight))

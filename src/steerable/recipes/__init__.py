@@ -1,0 +1,1 @@
+"""What to build, as plain data: parts, recipes, files and presets."""
