@@ -6,6 +6,7 @@ place of full-resolution layers, addition in place of concatenation, attention o
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, ClassVar
 
 import torch
@@ -88,7 +89,7 @@ class Unet(Backbone):
                 parts.append(SelfAttention2d(c, heads=max(1, c // 32)))
             return nn.ModuleList(parts)
 
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        pairs = list(itertools.pairwise(channels))
         self.down = nn.ModuleList(stage(c, i) for i, c in enumerate(channels))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
         self.up = nn.ModuleList(

@@ -55,8 +55,8 @@ class Moment:
 
 
 def renoised(x_t: Tensor, t: Tensor, s: Tensor, schedule: Schedule, noise: Noise) -> Tensor:
-    """A draw of x_s given x_t for s > t: more noise, exactly as the process would add it."""
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    """A draw of x_s given x_t for s > t, exact; at t = 0 the sample is x0-hat, without noise."""
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t) if t > 0 else (t + 1, t), schedule(s)
     scale = alpha_s / alpha_t
     std = torch.sqrt(sigma_s**2 - (scale * sigma_t) ** 2)
     return scale.to(x_t) * x_t + std.to(x_t) * noise.normal(x_t)
@@ -114,8 +114,8 @@ def _from_levels(schedule: Schedule, levels: Tensor) -> Tensor:
 
 
 def _bounds(schedule: Schedule, high: float, low: float) -> tuple[Tensor, Tensor]:
-    """log(high) and log(low), clamped to what the schedule reaches."""
-    ends = schedule.level(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    """log(high) and log(low), clamped to what the schedule reaches above t = 0, the data's place."""
+    ends = schedule.level(torch.tensor([1e-9, 1.0], dtype=torch.float64))
     limits = torch.tensor([high, low], dtype=torch.float64).log().clamp(ends[0], ends[1])
     return limits[0], limits[1]
 
@@ -160,7 +160,7 @@ def ddpm(
         raise UserError("E-LIMIT", where="steps", got=str(steps), takes=f"1 to {levels}")
     place = torch.arange(steps, dtype=torch.float64)
     if spacing == "trailing":
-        index = levels - 1 - torch.floor(place * levels / steps)
+        index = torch.round(levels - place * levels / steps) - 1
     elif spacing == "leading":
         index = torch.floor((steps - 1 - place) * levels / steps)
     elif spacing == "linspace":

@@ -125,6 +125,7 @@ class Edm(Schedule):
 def _abar(kind: str, u: Tensor) -> Tensor:
     """Signal power at the share u (*) of the way, in float64."""
     if kind == "cosine":  # Source: Nichol and Dhariwal, arXiv 2102.09672, eq. 17, s = 0.008
+
         def curve(v: Tensor) -> Tensor:
             return torch.cos((v + 0.008) / 1.008 * math.pi / 2) ** 2
 

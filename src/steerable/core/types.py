@@ -62,7 +62,7 @@ class Estimate:
 
     @property
     def score(self) -> Tensor:
-        """grad log p(x_t) = -z-hat / sigma."""
+        """Grad log p(x_t) = -z-hat / sigma."""
         return -self.noise / spread(self.sigma, self.x_t)
 
     @property

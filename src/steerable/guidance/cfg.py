@@ -47,9 +47,7 @@ class Cfg(Guidance):
         return guided
 
     @staticmethod
-    def _doubled(
-        denoise: Denoise, x_t: Tensor, t: Tensor, cond: Cond
-    ) -> tuple[Estimate, Estimate]:
+    def _doubled(denoise: Denoise, x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Estimate, Estimate]:
         n = len(x_t)
         both = {name: torch.cat([value, absent_like(value)]) for name, value in cond.items()}
         times = t if t.ndim == 0 else torch.cat([t, t])

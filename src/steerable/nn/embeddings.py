@@ -22,9 +22,7 @@ class LevelEmbedding(nn.Module):
     def __init__(self, width: int, *, features: int = 32) -> None:
         super().__init__()
         self.features = features
-        self.net = nn.Sequential(
-            nn.Linear(2 * features, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.net = nn.Sequential(nn.Linear(2 * features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, level: Tensor) -> Tensor:
         """Embedded levels (B,width)."""

@@ -37,7 +37,7 @@ class Mixture:
     labels: Tensor | None = None
 
     def log_joint(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """log w_k N(x_t; alpha mean_k, v_k), (B,K)."""
+        """Log w_k N(x_t; alpha mean_k, v_k), (B,K)."""
         alpha, sigma = (spread(a.to(x_t), x_t) for a in self.schedule(t))
         variance = alpha**2 * self.stds.to(x_t) ** 2 + sigma**2
         distance = (x_t[:, None, :] - alpha[..., None] * self.means.to(x_t)).square().sum(-1)

@@ -26,6 +26,7 @@ def ddpm(
     Source: Ho et al., arXiv 2006.11239; cosine: arXiv 2102.09672; sigmoid: arXiv 2212.11972.
 
     Args:
+        data_std: Standard deviation of the data, set by the data.
         schedule: Curve of the signal power.
         levels: Number of noise levels T.
         target: What the network answers.

@@ -27,6 +27,7 @@ def edm(
     """The design of Karras et al., arXiv 2206.00364.
 
     Args:
+        data_std: Standard deviation of the data, set by the data.
         sigma_min: Smallest noise, for data of std 0.5 as in the paper; scaled to the data.
         sigma_max: Largest noise, likewise.
         mean: Mean of log sigma in training, for data of std 0.5.

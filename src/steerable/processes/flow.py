@@ -29,6 +29,7 @@ def flow(
     Esser et al., arXiv 2403.03206.
 
     Args:
+        data_std: Standard deviation of the data, set by the data.
         target: What the network answers.
         law: Law of the training time.
         mean: Mean of log(sigma / alpha) for data of unit variance; scaled to the data.

@@ -26,6 +26,7 @@ def score(
     Source: Song et al., arXiv 2011.13456; `ve_power` is dx = s^t dw of the authors' tutorial.
 
     Args:
+        data_std: Standard deviation of the data, set by the data.
         sde: `ve_power` (sigma_max is the base s), `ve` (geometric up to sigma_max) or `vp`.
         sigma_max: Largest noise of the variance-exploding kinds.
         target: What the network answers; `noise` is the score up to its known scale.

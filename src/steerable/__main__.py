@@ -1,0 +1,5 @@
+"""`python -m steerable`."""
+
+from steerable.app.cli import main
+
+main()

@@ -1,0 +1,64 @@
+"""The command `steerable`: it parses, prints and sets the exit code; the library does the work.
+
+Commands are imported when they run, and none imports torch at its top, so help is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+import steerable
+from steerable.core.errors import UserError
+
+from .console import fail
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="steerable",
+    help="Diffusion models that do as they are told: train on your own pictures, steer, measure.",
+    version=steerable.__version__,
+    help_format="plaintext",
+)
+COMMANDS = {
+    "train": "Train a model on labelled pictures; the same command again resumes.",
+    "sample": "Make pictures of the classes asked for.",
+    "evaluate": "Measure whether the labels are obeyed.",
+    "data": "Look at data before training on it.",
+    "info": "Show what a model file knows of itself.",
+    "parts": "List samplers, networks and other parts with their options.",
+    "demo": "Train, draw, measure and report on the pictures in the package.",
+}
+for _name, _help in COMMANDS.items():
+    app.command(f"steerable.app.{_name}:{_name}", name=_name, help=_help)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with a documented exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        sys.exit(fail(error, as_json="--json" in words))
+    except CycloptsError as error:
+        text = " ".join(str(error).split())
+        usage = UserError("E-CONFIG", where="command line", got=text, do="see steerable --help")
+        sys.exit(fail(usage, as_json="--json" in words))
+    except MemoryError:
+        memory = UserError(
+            "E-MEM", where="memory", got="none left", do="--set training.batch=32, or --size xs"
+        )
+        sys.exit(fail(memory, as_json="--json" in words))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone: nothing left to say
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

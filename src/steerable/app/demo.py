@@ -1,0 +1,53 @@
+"""`steerable demo`: train, sample, evaluate and report on the data of the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .console import Bar, Stop, result
+from .evaluate import evaluation_lines, run_evaluation
+from .train import plan_lines, run_training
+
+__all__ = ["demo"]
+
+
+def demo(*, run: Path = Path("runs/demo"), budget: str = "150s", n: int = 2000) -> int:
+    """Train on the 6,000 pictures of clothes in the package, draw them, measure, write a report.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    budget
+        Training time.
+    n
+        Number of samples that are measured.
+    """
+    from steerable import api
+    from steerable.jobs import sample as job
+    from steerable.jobs.report import write_report
+
+    bar = Bar()
+    with Stop() as stop:
+        prepared = api.prepared("fashion", run, budget=budget, settings=["data.source=embedded"])
+        for line in plan_lines(prepared):
+            bar.say(line)
+        code = stop.code or run_training(prepared, bar, stop, json=False)
+    if code:
+        return code
+    model = api.load(run)
+    made = None
+    for progress in job.sample(model, model.recipe, job.wishes(model.spec, [], 10, 0)):
+        made = progress.sample
+    assert made is not None
+    job.write(made, model, run / "samples" / "demo")
+    found = run_evaluation(model, None, model.recipe, n=n, seed=1_000_000)
+    page = write_report(run, model, found, proceed=f"steerable train --run {run} --budget 10m")
+    lines = [
+        *evaluation_lines(found),
+        f"grid     {run / 'samples' / 'demo' / 'grid.png'}",
+        f"report   {page}",
+        f"go on    steerable sample {run} --label sneaker -n 16",
+    ]
+    result({}, as_json=False, lines=lines)
+    return 0

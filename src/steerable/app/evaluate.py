@@ -1,0 +1,126 @@
+"""`steerable evaluate`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from .console import Bar, duration, result
+from .sample import interval_of
+
+if TYPE_CHECKING:
+    from steerable.jobs.evaluate import Evaluation
+    from steerable.jobs.model import Model
+    from steerable.recipes.recipe import Recipe
+
+__all__ = ["evaluate", "evaluation_lines", "run_evaluation"]
+
+
+def evaluate(
+    run: str,
+    /,
+    *,
+    data: str | None = None,
+    n: Annotated[int, Parameter(name=["-n", "--n"])] = 2000,
+    guidance: float | None = None,
+    interval: str | None = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    grid: str | None = None,
+    seed: int = 1_000_000,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Measure whether the labels are obeyed: class accuracy by a judge, feature Frechet distance.
+
+    Writes evaluation.json and, with the extra `eval`, report.html into the run folder.
+
+    Parameters
+    ----------
+    run
+        A run folder or a model file.
+    data
+        Real pictures to compare with; those of the run by default.
+    n
+        Number of samples.
+    guidance
+        Weight of classifier-free guidance.
+    interval
+        Times LOW:HIGH between which guidance is at work.
+    steps
+        Sampling steps.
+    sampler
+        Kind of sampler.
+    grid
+        Kind of time grid.
+    seed
+        Seed of the first sample.
+    json
+        Print the result as one JSON object.
+    """
+    from steerable import api
+    from steerable.jobs.sample import steered
+
+    model = api.load(run)
+    settings = steered(
+        model.recipe,
+        guidance=guidance,
+        interval=interval_of(interval),
+        steps=steps,
+        sampler=sampler,
+        grid_kind=grid,
+    )
+    found = run_evaluation(model, data, settings, n=n, seed=seed)
+    lines = evaluation_lines(found)
+    if Path(run).is_dir():
+        lines.append(_reported(Path(run), model, found))
+    result(found.result, as_json=json, lines=lines)
+    return 0
+
+
+def _reported(run: Path, model: Model, found: Evaluation) -> str:
+    from importlib.util import find_spec
+
+    from steerable.jobs.report import write_numbers, write_report
+
+    if find_spec("matplotlib") is None or find_spec("jinja2") is None:
+        write_numbers(run, found)
+        return 'no report.html: pip install "steerable[eval]"'
+    return f"report   {write_report(run, model, found, proceed=f'steerable train --run {run}')}"
+
+
+def run_evaluation(
+    model: Model, data: str | None, recipe: Recipe, *, n: int, seed: int
+) -> Evaluation:
+    """Evaluate with progress on stderr."""
+    from steerable import api
+    from steerable.jobs.data import data_part
+    from steerable.jobs.evaluate import evaluate as looks
+    from steerable.recipes.part import build
+
+    splits = build("data", data_part(data) if data else api.model_data(model))
+    bar, start, found = Bar(), time.monotonic(), None
+    for looking in looks(model, splits, recipe=recipe, n=n, seed=seed):
+        found = looking.evaluation
+        if looking.stage == "samples":
+            share = looking.done / looking.of
+            left = (time.monotonic() - start) * (1 / share - 1)
+            bar.show(share, f"{n} samples  {duration(left)} left")
+    assert found is not None
+    return found
+
+
+def evaluation_lines(found: Evaluation) -> list[str]:
+    """The figures for people."""
+    r = found.result
+    lines = [
+        f"accuracy {r['accuracy']:.3f} ± {r['accuracy_error']:.3f} on n = {r['n']} samples; "
+        f"the judge on {r['judge_n']} real held-out pictures: {r['judge_accuracy']:.3f}",
+        f"frechet  {r['frechet']:.3f} at n = {r['frechet_n']}; real against real at the same n: "
+        f"{r['frechet_floor']:.3f} ± {r['frechet_floor_error']:.3f}",
+    ]
+    worst = sorted((share, name) for name, share in r["per_class"].items() if share is not None)
+    named = ", ".join(f"{name} {share:.2f}" for share, name in worst[:3])
+    return [*lines, f"weakest  {named}", f"time     {r['seconds']} s"]

@@ -1,0 +1,153 @@
+"""`steerable train`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from .console import Bar, Stop, duration, result
+
+if TYPE_CHECKING:
+    from steerable.jobs.prepare import Prepared
+    from steerable.jobs.train import Iteration
+
+__all__ = ["plan_lines", "run_training", "train"]
+
+
+def train(
+    data: str | None = None,
+    /,
+    *,
+    run: Path | None = None,
+    budget: str | None = None,
+    preset: str | None = None,
+    size: str | None = None,
+    config: Path | None = None,
+    seed: int | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Train a model on labelled pictures. The same command again resumes.
+
+    Parameters
+    ----------
+    data
+        A folder of class sub-folders, a .npz file, or a built-in set: fashion, digits.
+    run
+        The run folder; runs/NAME by default.
+    budget
+        How long: 90s, 10m, 1h30m, '5000 iterations' or '200000 images'; 10m by default.
+    preset
+        What to train; flow by default.
+    size
+        Size of the network: xs, s, m, l, xl; chosen by the budget by default.
+    config
+        A recipe file to start from.
+    seed
+        Seed of weights, order and noise; 0 by default.
+    set_
+        Change a setting of the recipe: --set training.lr=1e-3. May be repeated.
+    dry_run
+        Print the plan and stop.
+    json
+        Print the result as one JSON object.
+    """
+    from steerable import api
+
+    settings = list(set_ or []) + ([f"training.seed={seed}"] if seed is not None else [])
+    where = run or Path("runs") / (Path(data).name if data else "run")
+    with Stop() as stop:
+        job = api.prepared(
+            data, where, preset=preset, budget=budget, size=size, settings=settings, config=config
+        )
+        bar = Bar()
+        for line in plan_lines(job):
+            bar.say(line)
+        if dry_run:
+            result({"run": str(where), **job.facts}, as_json=json, lines=[])
+            return 0
+        return stop.code or run_training(job, bar, stop, json=json)
+
+
+def plan_lines(job: Prepared) -> list[str]:
+    """What is about to happen and what it will cost."""
+    facts, spec = job.facts, job.splits.train.spec
+    shape = "x".join(str(s) for s in spec.shape[1:])
+    classes = len(spec.labels.get("label", ()))
+    kind = {1: "grey", 3: "RGB", 4: "RGBA"}.get(spec.shape[0], f"{spec.shape[0]} channels")
+    options = ", ".join(f"{k} {v}" for k, v in job.recipe.backbone.options.items())
+    lines = [
+        f"data     {spec.name}: {facts['train_items']} pictures {shape} {kind}, "
+        f"{classes or 'no'} classes, {facts['held_out_items']} held out",
+        *(f"warning  {w}" for w in job.splits.report.get("warnings", ())),
+        f"network  {job.recipe.backbone.kind}, {facts['parameters']:,} parameters, "
+        f"{facts['forward_mflop']} MFLOP a picture ({options})",
+        f"speed    {facts['images_per_second']:.0f} pictures/s, "
+        f"{facts['training_gflops']:.0f} GFLOP/s{', compiled' if facts['compiled'] else ''}",
+        f"plan     budget {job.recipe.training.budget}: about {facts['iterations']} iterations of "
+        f"{job.recipe.training.batch}, {duration(facts['seconds'])}; "
+        f"lr {job.recipe.training.lr:g}",
+    ]
+    return [*lines, f"run      {job.run}{' (resumes)' if job.resumes else ''}"]
+
+
+def _text(step: Iteration, batch: int) -> str:
+    rate = step.images / step.seconds if step.seconds else 0.0
+    total = f"/{step.total}" if step.total else ""
+    return (
+        f"iteration {step.i}{total}  loss {step.loss:.4f}  lr {step.lr:.1e}  "
+        f"{rate:.0f} pictures/s  {duration(step.left)} left"
+    )
+
+
+def _event_text(event: dict[str, Any]) -> str:
+    if event["event"] == "validation":
+        ema, raw = event["validation_loss"], event["validation_loss_raw"]
+        return f"iteration {event['iteration']}: held-out loss {ema:.4f} (EMA), {raw:.4f} (raw)"
+    if event["event"] == "skipped":
+        return f"iteration {event['iteration']}: update skipped, its numbers are not finite"
+    return ""
+
+
+def run_training(job: Prepared, bar: Bar, stop: Stop, *, json: bool) -> int:
+    """Train with progress; returns the exit code, 0 or 130 / 143 after a signal."""
+    from steerable.jobs.run import Run
+    from steerable.jobs.train import train as iterations
+
+    log = Run(job.run)
+    steps = iterations(job)
+    step: Iteration | None = None
+    first = True
+    for step in steps:
+        if first:
+            first = False
+            for line in plan_lines(job):
+                log.append("log.txt", line)
+        for event in step.events:
+            text = _event_text(event)
+            if text:
+                bar.say(text)
+                log.append("log.txt", text)
+        bar.show(step.share, _text(step, job.recipe.training.batch), last=step.i == step.total)
+        if stop.code:
+            steps.close()
+            bar.say(f"stopped and saved at iteration {step.i}; the same command goes on")
+            return stop.code
+    done = {"run": str(job.run), "model": str(job.run / "model.safetensors"), **job.facts}
+    if step is not None:
+        done |= {"iterations": step.i, "images": step.images, "seconds": round(step.seconds, 1)}
+        log.append("log.txt", f"finished: {step.i} iterations, {step.images} pictures")
+    else:
+        bar.say("this run is finished already; a longer --budget goes on")
+    lost = sum(log.warnings.values())
+    if lost:
+        bar.say(f"warning  {lost} log lines could not be written")
+    name = os.fspath(job.run)
+    result(
+        done, as_json=json, lines=[f"model    {done['model']}", f"next     steerable sample {name}"]
+    )
+    return 0

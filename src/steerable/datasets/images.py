@@ -1,0 +1,233 @@
+"""One's own pictures: a folder in any of the usual layouts, or an .npz file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ImageColor
+from torch import Tensor
+
+from steerable.core.errors import UserError
+from steerable.core.types import Dataset, Range, Spec, Splits
+from steerable.intake import splitting
+from steerable.intake.scanning import Scan
+
+__all__ = ["images"]
+
+_MAX_SIDE = 1024
+
+
+def images(
+    path: str,
+    *,
+    height: int = 0,
+    width: int = 0,
+    channels: int = 0,
+    held_out: Annotated[float, Range(0.01, 0.5)] = 0.1,
+    flip: bool = False,
+    background: str = "white",
+    on_bad: Literal["report", "error"] = "report",
+) -> Splits:
+    """Read PNG, JPEG and WebP pictures, with the names of their class folders as labels.
+
+    The same content gives the same split, whatever the folder and its other classes are called.
+    Labels that are whole numbers are sorted as numbers, all others as text.
+
+    Args:
+        path: A folder of class folders, a flat folder, a folder with `metadata.csv` or
+            `metadata.jsonl` (`file_name`, `label`), or an .npz file (`images`, `labels`).
+        height: Rows of the items; 0 takes the pictures' own size, at most 64 on the longer side.
+        width: Columns of the items; 0 as for `height`.
+        channels: 1 grey, 3 RGB, 4 RGBA; 0 takes the fewest that lose nothing, where alpha counts
+            if all pictures can have it and one uses it.
+        held_out: Share of each class that is kept for measuring.
+        flip: Whether a left-right flip keeps the meaning, so that training may use it.
+        background: Colour under transparent pictures, by name or as #rrggbb.
+        on_bad: `report` lists up to 5 % bad files and goes on; `error` stops at one.
+
+    Raises:
+        UserError: E-DATA for a path, layout or share of bad files that cannot be used; E-LIMIT and
+            E-CONFIG for an option out of its range; E-MEM if the pictures do not fit.
+    """
+    _checked(height, width, channels, held_out, on_bad)
+    ground = _colour(background)
+    scan = Scan(path, strict=on_bad == "error")
+    scan.peek()
+    rows, columns = scan.target(height, width)
+    x = scan.load(rows, columns, channels, background=ground)
+    return _split(scan, x, held_out, flip)
+
+
+def _checked(height: int, width: int, channels: int, share: float, on_bad: str) -> None:
+    for option, value in (("height", height), ("width", width)):
+        if not 0 <= value <= _MAX_SIDE:
+            takes = f"1 to {_MAX_SIDE} pixels, or 0 for the pictures' own size"
+            raise UserError("E-LIMIT", where=f"images {option}", got=str(value), takes=takes)
+    if channels not in (0, 1, 3, 4):
+        takes = "1 grey, 3 RGB, 4 RGBA, 0 to choose"
+        raise UserError("E-CONFIG", where="images channels", got=str(channels), takes=takes)
+    if not 0.01 <= share <= 0.5:
+        raise UserError("E-LIMIT", where="images held_out", got=str(share), takes="0.01 to 0.5")
+    if on_bad not in ("report", "error"):
+        takes = "'report' or 'error'"
+        raise UserError("E-CONFIG", where="images on_bad", got=repr(on_bad), takes=takes)
+
+
+def _colour(name: str) -> tuple[int, int, int]:
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(name)
+    except ValueError as fault:
+        takes = "a colour name or #rrggbb"
+        raise UserError(
+            "E-CONFIG", where="images background", got=repr(name), takes=takes
+        ) from fault
+    return red, green, blue
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The good pictures in the order of the scan; the lists run in parallel.
+
+    Attributes:
+        classes: Names of the classes; empty without labels.
+        names: Names of the files.
+        index: Class of each picture, 0 without labels.
+        keys: Hash of each picture's pixels.
+        out: Whether it is held out.
+    """
+
+    classes: list[str]
+    names: list[str]
+    index: list[int]
+    keys: list[bytes]
+    out: list[bool]
+
+
+def _split(scan: Scan, x: NDArray[np.uint8], share: float, flip: bool) -> Splits:
+    """Hold pictures out and sort the items in place: first those to train on."""
+    entries, keys = scan.listing.entries, splitting.digests(x)
+    classes = _ordered({label for _, label in entries if label is not None})
+    place = {label: i for i, label in enumerate(classes)}
+    index = [0 if label is None else place[label] for _, label in entries]
+    out = splitting.held_out(keys, index, share)
+    if not any(out):
+        raise UserError(
+            "E-DATA",
+            where=scan.path,
+            got="no class has two different pictures of its own, so none can be held out",
+            takes="two different pictures in a class at least",
+            do="add pictures",
+        )
+    table = _Table(classes, [_shown(name) for name, _ in entries], index, keys, out)
+    report = {**_scanned(scan, x.shape), **_counted(table, x.shape[1:], share)}
+    report["warnings"] = [*scan.listing.warnings, *_warnings(table)]
+    order = sorted(range(len(out)), key=out.__getitem__)
+    splitting.reorder(x, order)
+    items, cut = torch.from_numpy(x), out.count(False)
+    kinds = {"label": tuple(classes)} if classes else {}
+    shape = tuple(int(side) for side in x.shape[1:])
+    spec = Spec(report["name"], shape, kinds, std=_std(items[:cut]), flip=flip)
+    cond = {key: torch.tensor([index[i] for i in order]) for key in kinds}
+    names = tuple(table.names[i] for i in order)
+    train, rest = (
+        Dataset(spec, items[part], {key: value[part] for key, value in cond.items()}, names[part])
+        for part in (slice(cut), slice(cut, None))
+    )
+    return Splits(train, rest, report)
+
+
+def _ordered(labels: set[str]) -> list[str]:
+    """Whole numbers by value, so that label 10 comes after label 9; all other names as text."""
+    number = all(
+        label.isdecimal() and len(label) < 10 and str(int(label)) == label for label in labels
+    )
+    return sorted(labels, key=int if number else None)
+
+
+def _shown(name: str) -> str:
+    """A file name as text that every file and screen can take."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _scanned(scan: Scan, shape: tuple[int, ...]) -> dict[str, Any]:
+    """The part of the report that tells what the files were and what was done to them."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    modes: Counter[str] = Counter()
+    for head, n in scan.headers.items():
+        sizes[head.height, head.width] += n
+        modes[head.mode] += n
+    return {
+        "name": _shown(scan.name) or "images",
+        "source": scan.listing.layout,
+        "size": {"height": shape[2], "width": shape[3], "reason": scan.size_reason},
+        "channels": {"n": shape[1], "reason": scan.channels_reason},
+        "sizes": [{"height": h, "width": w, "n": n} for (h, w), n in sizes.most_common(10)],
+        "modes": dict(modes.most_common()),
+        "conversions": dict(scan.conversions.most_common()),
+        "bad": [{"name": _shown(name), "reason": why} for name, why in sorted(scan.listing.bad)],
+        "ignored": scan.listing.ignored.total(),
+        "ignored_kinds": {_shown(kind): n for kind, n in scan.listing.ignored.most_common(10)},
+    }
+
+
+def _counted(table: _Table, shape: tuple[int, ...], share: float) -> dict[str, Any]:
+    """The part of the report that tells what the items are and where they went."""
+    sides = Counter(zip(table.index, table.out, strict=True))
+    copies = splitting.duplicates(table.keys)
+    digest = hashlib.sha256(json.dumps(shape).encode())
+    for name, i, key in zip(table.names, table.index, table.keys, strict=True):
+        label = table.classes[i] if table.classes else None
+        digest.update(json.dumps([name, label, key.hex()]).encode())
+    return {
+        "n": len(table.out),
+        "n_train": table.out.count(False),
+        "n_held_out": table.out.count(True),
+        "split": f"held out: {share:.0%} of each class, chosen by content",
+        "classes": {
+            name: {"train": sides[i, False], "held_out": sides[i, True]}
+            for i, name in enumerate(table.classes)
+        },
+        "duplicates": {
+            "n": sum(len(group) - 1 for group in copies),
+            "groups": [[table.names[i] for i in group[:10]] for group in copies[:10]],
+        },
+        "fingerprint": digest.hexdigest(),
+    }
+
+
+def _warnings(table: _Table) -> list[str]:
+    """What the owner of the pictures ought to know about the classes."""
+    found = []
+    if len(table.classes) == 1:
+        found.append("one class only: the label says nothing")
+    sizes = Counter(table.index)
+    measured = {i for i, out in zip(table.index, table.out, strict=True) if out}
+    for i, name in enumerate(table.classes):
+        if i not in measured:
+            why = "copies or shared pictures only" if sizes[i] > 1 else "one picture only"
+            found.append(f"class {name!r}: {why}, so nothing of it is held out")
+    folded = Counter(name.casefold() for name in table.classes)
+    for name in (name for name in table.classes if folded[name.casefold()] > 1):
+        found.append(f"class {name!r} differs from another one by upper and lower case only")
+    groups = splitting.duplicates(table.keys)
+    shared = sum(len({table.index[i] for i in group}) > 1 for group in groups)
+    if shared:
+        found.append(f"{shared} pictures are in more than one class; they are trained on only")
+    return found
+
+
+def _std(x: Tensor) -> float:
+    """Standard deviation in [-1, 1], from exact counts of the 256 values; at least 0.05."""
+    counts = torch.zeros(256, dtype=torch.float64)
+    for part in x.split(max(1, 2**22 // x[0].numel())):
+        counts += torch.bincount(part.flatten(), minlength=256)
+    share, level = counts / counts.sum(), torch.arange(256, dtype=torch.float64) / 127.5 - 1
+    mean = (share * level).sum()
+    return max(0.05, float((share * (level - mean) ** 2).sum().sqrt()))

@@ -1,0 +1,1 @@
+"""Hostile files to clean arrays; below the rooms, above the core."""

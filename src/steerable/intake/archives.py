@@ -1,0 +1,151 @@
+"""Pictures in an .npz file, read one at a time after its headers were held against its size."""
+
+from __future__ import annotations
+
+import math
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from steerable.core.errors import UserError
+
+__all__ = ["Archive", "archive"]
+
+# As for single pictures: deflate reaches 1032:1 on constant data only; a small flat set is fine.
+_RATIO_BYTES, _MAX_RATIO = 2**26, 500
+_TAKES = (
+    "images (N,H,W) or (N,H,W,C) uint8 with C = 1, 3 or 4; labels (N,) of whole numbers or text; "
+    "names (N,) of text"
+)
+_FAULTS = (OSError, EOFError, ValueError, RuntimeError, SyntaxError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The pictures of an .npz file, not read yet.
+
+    Attributes:
+        path: The file.
+        shape: (N,H,W,C).
+        entries: (name, label or None) of each picture, in the order of the file.
+    """
+
+    path: Path
+    shape: tuple[int, int, int, int]
+    entries: list[tuple[str, str | None]]
+
+    def pictures(self) -> Iterator[NDArray[np.uint8]]:
+        """Every picture (H,W,C) in turn, with one in memory at a time.
+
+        Raises:
+            UserError: E-DATA if the file is damaged.
+        """
+        size = math.prod(self.shape[1:])
+        try:
+            with zipfile.ZipFile(self.path) as file, file.open("images.npy") as stream:
+                _header(stream)
+                for _ in range(self.shape[0]):
+                    data = stream.read(size)
+                    if len(data) != size:
+                        raise EOFError("fewer bytes than its header says")
+                    yield np.frombuffer(data, np.uint8).reshape(self.shape[1:])
+        except (*_FAULTS, zipfile.BadZipFile) as fault:
+            raise _refused(self.path, f"damaged: {fault}") from fault
+
+
+def archive(path: Path) -> Archive:
+    """Check the headers of an .npz file and read its labels and names; never a pickle.
+
+    Raises:
+        UserError: E-DATA if the file is damaged or its arrays are not `images` and `labels`.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            sizes = {info.filename: info for info in file.infolist()}
+            if "images.npy" not in sizes:
+                held = ", ".join(name.removesuffix(".npy") for name in list(sizes)[:5])
+                raise _refused(path, f"no array `images`, but {held or 'nothing'}")
+            shape, dtype = _checked(file, sizes["images.npy"], path)
+            full = _picture_shape(path, shape, dtype)
+            columns = [_column(file, sizes, name, full[0], path) for name in ("names", "labels")]
+    except (*_FAULTS, zipfile.BadZipFile) as fault:
+        if isinstance(fault, UserError):
+            raise
+        raise _refused(path, f"damaged: {fault}") from fault
+    names = columns[0] or [f"images[{i}]" for i in range(full[0])]
+    return Archive(path, full, list(zip(names, columns[1] or [None] * full[0], strict=True)))
+
+
+def _refused(path: Path, got: str, *, do: str = "write it with numpy.savez") -> UserError:
+    return UserError("E-DATA", where=str(path), got=got, takes=_TAKES, do=do)
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = npy.read_magic(stream)
+    with warnings.catch_warnings():  # files of Python 2 are fine
+        warnings.simplefilter("ignore")
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        return read(stream)
+
+
+def _checked(
+    file: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of one array, whose claims must fit the bytes that are really there."""
+    with file.open(info) as stream:
+        shape, fortran, dtype = _header(stream)
+        start = stream.tell()
+    name = info.filename.removesuffix(".npy")
+    if dtype.hasobject:
+        raise _refused(path, f"`{name}` holds Python objects", do="save plain numbers or text")
+    if math.prod(shape) * dtype.itemsize != info.file_size - start:
+        raise _refused(path, f"damaged: `{name}` is not as long as its header says")
+    if info.compress_size > path.stat().st_size:
+        raise _refused(path, f"damaged: `{name}` is longer than the file")
+    if info.file_size > max(_RATIO_BYTES, _MAX_RATIO * info.compress_size):
+        raise _refused(path, f"`{name}` unpacks to {info.file_size} bytes, over {_MAX_RATIO}:1")
+    if fortran and len(shape) > 1:
+        raise _refused(
+            path, f"`{name}` runs in Fortran order", do="save numpy.ascontiguousarray(images)"
+        )
+    return shape, dtype
+
+
+def _picture_shape(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> tuple[int, int, int, int]:
+    if dtype != np.uint8:
+        do = "scale to 0..255, round, and save as uint8"
+        raise _refused(path, f"`images` of the type {dtype}", do=do)
+    full = (*shape, 1) if len(shape) == 3 else shape
+    if len(full) != 4 or full[3] not in (1, 3, 4) or min(full[1:3]) < 1:
+        first = len(full) == 4 and full[1] in (1, 3, 4)
+        do = "put the channels last: images.transpose(0, 2, 3, 1)" if first else ""
+        raise _refused(path, f"`images` of the shape {shape}", do=do)
+    return full[0], full[1], full[2], full[3]
+
+
+def _column(
+    file: zipfile.ZipFile, sizes: dict[str, zipfile.ZipInfo], name: str, n: int, path: Path
+) -> list[str] | None:
+    """The array `name` as text, None if the file has none."""
+    info = sizes.get(f"{name}.npy")
+    if info is None:
+        return None
+    shape, dtype = _checked(file, info, path)
+    # i and u whole numbers, b truth values, U text
+    if shape not in {(n,), (n, 1)} or dtype.kind not in "iubU":
+        raise _refused(path, f"`{name}` of the shape {shape} and the type {dtype}", do="see takes")
+    with file.open(info) as stream:
+        values = npy.read_array(stream, allow_pickle=False).reshape(n)
+    text = [str(value) for value in values.tolist()]
+    return [word.lower() for word in text] if dtype.kind == "b" else text

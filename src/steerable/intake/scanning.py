@@ -1,0 +1,199 @@
+"""Two passes over the pictures: headers first, to choose one shape, then pixels into one array."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steerable.core.errors import UserError
+from steerable.intake import archives, folders, pictures
+
+__all__ = ["Scan"]
+
+Entry = tuple[str, str | None]
+Pixels = NDArray[np.uint8]
+
+_MAX_BAD = 0.05
+_MAX_SIDE = 64  # what a CPU trains in minutes; larger sizes are there for the asking
+_LARGEST = 1024  # also for the longer side of a ribbon
+_STEP = 4  # two halvings in a U-Net
+
+
+class Scan:
+    """The pictures of a path and what is known of them so far.
+
+    `listing.entries` shrinks as bad files move to `listing.bad`.
+
+    Args:
+        path: A folder, or an .npz file.
+        strict: Whether one bad file is too many.
+
+    Raises:
+        UserError: E-DATA if the path or its content is of no known layout.
+    """
+
+    def __init__(self, path: str, *, strict: bool) -> None:
+        if not path:
+            takes = "the path of a folder of pictures or of an .npz file"
+            raise UserError("E-DATA", where="images path", got="an empty path", takes=takes)
+        self.path, self.strict = path, strict
+        self.root = Path(path).expanduser() if path.startswith("~/") else Path(path)
+        self.archive: archives.Archive | None = None
+        if self.root.suffix.lower() == ".npz" and self.root.is_file():
+            self.archive = archives.archive(self.root)
+            self.listing = folders.Listing("npz", list(self.archive.entries))
+        else:
+            self.listing = folders.listing(self.root, pictures.SUFFIXES)
+        self._classes = {label for _, label in self.listing.entries if label is not None}
+        self.headers: Counter[pictures.Header] = Counter()
+        self.conversions: Counter[str] = Counter()
+        self.size_reason = self.channels_reason = "as asked"
+
+    @property
+    def name(self) -> str:
+        """The name of the folder, or of the file without its suffix."""
+        return self.root.resolve().name if self.archive is None else self.root.stem
+
+    def _check(self) -> None:
+        """Refuse a data set with too many bad files or fewer than two good ones."""
+        bad, good = self.listing.bad, len(self.listing.entries)
+        if len(bad) > (0 if self.strict else _MAX_BAD * (good + len(bad))):
+            first = "; ".join(f"{name!r}: {reason}" for name, reason in bad[:3])
+            raise UserError(
+                "E-DATA",
+                where=self.path,
+                got=f"{len(bad)} of {good + len(bad)} pictures are bad ({first})",
+                takes="no bad file (on_bad=error)" if self.strict else f"at most {_MAX_BAD:.0%}",
+                do="mend or remove the bad files",
+            )
+        if good < 2:
+            raise UserError(
+                "E-DATA",
+                where=self.path,
+                got="1 picture" if good else "no picture",
+                takes="two pictures at least: one to train on, one to measure with",
+                do="add pictures",
+            )
+
+    def peek(self) -> None:
+        """Read all headers, so that the shape is known before the first picture is decoded.
+
+        Raises:
+            UserError: E-DATA if too many pictures are bad or too few are there.
+        """
+        if self.archive is not None:
+            n, height, width, channels = self.archive.shape
+            mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+            self.headers[pictures.Header(height, width, mode, 8, channels == 4)] = n
+            self._check()
+            return
+        good = []
+        for entry in self.listing.entries:
+            try:
+                self.headers[pictures.peek(self.root / entry[0])] += 1
+                good.append(entry)
+            except pictures.PictureError as fault:
+                self.listing.bad.append((entry[0], fault.reason))
+        self.listing.entries = good
+        self._check()
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the items, where 0 asks to choose; `size_reason` says why."""
+        if height and width:
+            return height, width
+        sizes = [(head.height, head.width) for head in self.headers.elements()]
+        rows, columns = (statistics.median(side) for side in zip(*sizes, strict=True))
+        kinds, longer = len(set(sizes)), max(rows, columns)
+        same = f"all pictures are {sizes[0][1]} x {sizes[0][0]}"
+        what = same if kinds == 1 else f"the median of {kinds} sizes"
+        if height or width:
+            self.size_reason = f"one side as asked, the other by the shape: {what}"
+            scale = height / rows if height else width / columns
+            return height or _rounded(rows * scale), width or _rounded(columns * scale)
+        self.size_reason = what
+        if longer > _MAX_SIDE:
+            self.size_reason += f", scaled down to a longer side of {_MAX_SIDE}"
+        elif kinds == 1:
+            return sizes[0]
+        scale = min(1.0, _MAX_SIDE / longer)
+        return _rounded(rows * scale), _rounded(columns * scale)
+
+    def load(
+        self, rows: int, columns: int, channels: int, *, background: tuple[int, int, int]
+    ) -> Pixels:
+        """The items (N,C,rows,columns), in memory once; 0 channels takes the fewest that do.
+
+        Raises:
+            UserError: E-DATA if too many pictures are bad; E-MEM if they do not fit.
+        """
+        shape = (channels or self._enough(), rows, columns)
+        try:
+            x = np.empty((len(self.listing.entries), *shape), np.uint8)
+        except MemoryError as fault:
+            got = f"{len(self.listing.entries)} items of the shape {shape}"
+            do = "ask for a smaller height and width"
+            raise UserError("E-MEM", where=self.path, got=got, do=do) from fault
+        good: list[Entry] = []
+        alphas, clear, grey = 0, 0, True
+        for entry, pixels in self._decoded():
+            alphas += pixels.shape[2] == 4
+            clear += pixels.shape[2] == 4 and bool(pixels[..., 3].min() < 255)
+            fit = pictures.fitted(pixels, rows, columns)
+            item = pictures.with_channels(fit, shape[0], background)
+            grey = grey and bool((item[..., :3] == item[..., :1]).all())
+            x[len(good)] = item.transpose(2, 0, 1)
+            good.append(entry)
+        self.listing.entries = good
+        self._check()
+        for label in sorted(self._classes - {label for _, label in good if label is not None}):
+            self.listing.warnings.append(f"class {label!r} has no good picture and is left out")
+        keep = channels or (4 if shape[0] == 4 and clear else 1 if grey else 3)
+        if not channels:
+            why = {1: "all pictures are grey", 3: "pictures in colour"}
+            self.channels_reason = why.get(keep, f"all can be transparent, {clear} are")
+        if alphas:
+            self.conversions["alpha kept" if keep == 4 else "alpha over the background"] = alphas
+        return _narrowed(x, len(good), keep)
+
+    def _enough(self) -> int:
+        """The channels that are enough for sure, by the headers alone."""
+        if all(head.alpha for head in self.headers):
+            return 4
+        grey = all(head.mode in {"1", "L"} or head.mode[0] == "I" for head in self.headers)
+        return 1 if grey and not any(head.alpha for head in self.headers) else 3
+
+    def _decoded(self) -> Iterator[tuple[Entry, Pixels]]:
+        """Every picture that can be read; the others go to the list of bad files."""
+        if self.archive is not None:
+            yield from zip(self.listing.entries, self.archive.pictures(), strict=True)
+            return
+        for entry in self.listing.entries:
+            try:
+                pixels, facts = pictures.read(self.root / entry[0])
+            except pictures.PictureError as fault:
+                self.listing.bad.append((entry[0], fault.reason))
+                continue
+            self.conversions.update(facts.conversions)
+            yield entry, pixels
+
+
+def _rounded(side: float) -> int:
+    return min(max(_STEP, int(side / _STEP + 0.5) * _STEP), _LARGEST)
+
+
+def _narrowed(x: Pixels, n: int, channels: int) -> Pixels:
+    """The first channels of the first n items, moved together in place; the rest is given back."""
+    size = channels * x.shape[2] * x.shape[3]
+    if channels != x.shape[1]:
+        flat = x.reshape(-1)
+        for i in range(n):
+            flat[i * size : (i + 1) * size] = x[i, :channels].reshape(-1).copy()
+        del flat
+    # No view of the old memory is left; numpy's own count is wrong under debuggers and tracers.
+    x.resize((n, channels, *x.shape[2:]), refcheck=False)
+    return x

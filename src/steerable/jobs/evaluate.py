@@ -1,0 +1,150 @@
+"""Does the label work? Samples of every class, looked at by a judge that never guided them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steerable.core.errors import UserError
+from steerable.core.types import Dataset, Splits
+from steerable.metrics.accuracy import Accuracy
+from steerable.metrics.frechet import Frechet, floor
+from steerable.recipes.recipe import Recipe
+
+from .judge import Judge, shipped_judge, train_judge
+from .model import Model
+from .sample import Sample, Wish, sample
+
+__all__ = ["Evaluation", "Looking", "evaluate"]
+
+JUDGE_SECONDS = 45.0  # at most, for a data set of the user's own
+SEED = 1_000_000  # evaluation samples share no seed with what a user looks at by default
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, as plain data, and the pictures it was measured on."""
+
+    result: dict[str, Any]
+    sample: Sample
+
+
+@dataclass(frozen=True)
+class Looking:
+    """Progress of an evaluation: share done of the sampling, or the finished evaluation."""
+
+    stage: str
+    done: int
+    of: int
+    evaluation: Evaluation | None = None
+
+
+def judge_for(splits: Splits, seconds: float = JUDGE_SECONDS) -> Judge:
+    """The judge that ships for this data, or one trained on its training part."""
+    shipped = shipped_judge(splits.train.spec)
+    return shipped or train_judge(splits.train, splits.held_out, seconds=seconds)
+
+
+def evaluate(
+    model: Model, splits: Splits, *, recipe: Recipe, n: int = 2000, seed: int = SEED
+) -> Iterator[Looking]:
+    """Sample `n` pictures, equally many of each class, and measure them; the last item holds all.
+
+    Args:
+        model: The model.
+        splits: Real pictures of the same classes.
+        recipe: The model's recipe with the sampling settings to use.
+        n: Number of samples.
+        seed: Seed of the first sample.
+
+    Raises:
+        UserError: E-EVAL when there are no labels to obey or too few pictures; E-DATA when the
+            data is not what the model was trained for.
+    """
+    started = time.monotonic()
+    names = model.labels
+    if not names:
+        do = "give the training pictures labels: one sub-folder a class"
+        raise UserError("E-EVAL", where=model.spec.name, got="a model without labels", do=do)
+    if splits.train.spec.labels != model.spec.labels or splits.train.spec.shape != model.spec.shape:
+        got = f"{splits.train.spec.shape}, {len(splits.train.spec.labels.get('label', ()))} classes"
+        takes = f"{model.spec.shape}, the {len(names)} classes of the model"
+        raise UserError("E-DATA", where=splits.train.spec.name, got=got, takes=takes)
+    if n < 2 * len(names):
+        takes = f"{2 * len(names)} or more, two a class"
+        raise UserError("E-EVAL", where="n", got=str(n), takes=takes)
+    yield Looking("judge", 0, 1)
+    judge = judge_for(splits)
+    wanted = [Wish(names[i % len(names)], seed + i) for i in range(n)]
+    made: Sample | None = None
+    sampling = time.monotonic()
+    for progress in sample(model, recipe, wanted):
+        made = progress.sample
+        if made is None:
+            yield Looking("samples", progress.done, progress.of)
+    assert made is not None
+    speed = n / (time.monotonic() - sampling)
+    yield Looking("measures", 0, 1)
+    result = {
+        **_obedience(judge, made, names),
+        **_distance(judge, made.x, splits, seed),
+        "judge_accuracy": judge.accuracy,
+        "judge_n": judge.n,
+        "judge_sha256": judge.sha256,
+        "n": n,
+        "samples_per_second": round(speed, 2),
+        "calls_per_sample": round(made.calls / max(1, -(-n // 64)), 2),
+        "sampler": recipe.sampler.flat(),
+        "guidance": [part.flat() for part in recipe.guidance],
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    yield Looking("done", 1, 1, Evaluation(result, made))
+
+
+def _obedience(judge: Judge, made: Sample, names: tuple[str, ...]) -> dict[str, Any]:
+    """Class accuracy of the samples, with its standard error, and the confusion matrix."""
+    wanted = torch.tensor([names.index(w.label) for w in made.wishes if w.label is not None])
+    accuracy = Accuracy(len(names))
+    accuracy.update(judge.look(made.x)[1], wanted)
+    value = accuracy.value()
+    return {
+        "accuracy": value["accuracy"],
+        "accuracy_error": value["error"],
+        "per_class": dict(zip(names, value["per_class"], strict=True)),
+        "confusion": value["confusion"],
+        "labels": list(names),
+    }
+
+
+def _distance(judge: Judge, x: Tensor, splits: Splits, seed: int) -> dict[str, Any]:
+    """Feature Frechet distance to real pictures, and between two sets of real ones, at equal n."""
+    pool, part = splits.held_out, "held-out"
+    if len(pool) < 2 * len(x) and len(splits.train) > len(pool):
+        pool, part = splits.train, "train"
+    count = min(len(x), len(pool) // 2)
+    if count < 2:
+        got, takes = f"{len(pool)} real pictures", "4 or more"
+        raise UserError("E-EVAL", where="Frechet distance", got=got, takes=takes)
+    real = _some(pool, 2 * count, seed)
+    features, _ = judge.look(real.x)
+    fakes, reals = Frechet(), Frechet()
+    fakes.update(judge.look(x[:count])[0])
+    reals.update(features[:count])
+    between = floor(features, count)
+    return {
+        "frechet": fakes.distance(reals),
+        "frechet_floor": between.value,
+        "frechet_floor_error": between.error,
+        "frechet_n": count,
+        "frechet_reference": part,
+    }
+
+
+def _some(data: Dataset, count: int, seed: int) -> Dataset:
+    generator = torch.Generator().manual_seed(seed)
+    return data.take(torch.randperm(len(data), generator=generator)[:count])

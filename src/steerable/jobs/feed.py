@@ -1,0 +1,58 @@
+"""What is trained on, as a function of (seed, position): items, flips and condition dropout.
+
+The position counts every item that was ever trained on, so neither the batch size nor a resume
+changes what is drawn.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from steerable.core.condition import Condition
+from steerable.core.noise import Noise
+from steerable.core.types import Batch
+
+from .prepare import Prepared
+
+__all__ = ["Order", "drawn"]
+
+
+class Order:
+    """The item at each position: every epoch is its own permutation, a function of (seed, epoch).
+
+    Args:
+        count: Number of items.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed = count, seed
+        self._epochs: dict[int, Tensor] = {}  # of the last call, so that an epoch is sorted once
+
+    def __call__(self, positions: Tensor) -> Tensor:
+        """Items (B,) at consecutive positions (B,)."""
+        first, last = int(positions[0]) // self.count, int(positions[-1]) // self.count
+        known = self._epochs
+        self._epochs = {}
+        for epoch in range(first, last + 1):
+            table = known.get(epoch)
+            self._epochs[epoch] = self._permutation(epoch) if table is None else table
+        table = torch.cat([self._epochs[e] for e in range(first, last + 1)])
+        return table[positions - first * self.count]
+
+    def _permutation(self, epoch: int) -> Tensor:
+        items = torch.arange(self.count)
+        keys = Noise.of(self.seed, iteration=-1 - epoch, items=items).uniform(self.count)
+        return torch.argsort(keys, stable=True)
+
+
+def drawn(job: Prepared, positions: Tensor, items: Tensor) -> tuple[Batch, Noise]:
+    """The batch at these positions after flips and condition dropout, and its noise."""
+    noise = Noise.of(job.recipe.training.seed, iteration=0, items=positions)
+    batch = job.splits.train.batch(items)
+    flip = noise.uniform(len(positions)) < 0.5
+    x = batch.x
+    if job.recipe.training.flip:
+        x = torch.where(flip.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+    return Batch(x, Condition.drop_all(job.denoiser.conditions, batch.cond, noise)), noise

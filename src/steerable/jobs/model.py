@@ -1,0 +1,160 @@
+"""A trained model: one file that knows itself, loaded without a constructor."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import steerable
+from steerable.core.denoise import Denoiser
+from steerable.core.errors import UserError
+from steerable.core.types import Spec
+from steerable.recipes import store
+from steerable.recipes.recipe import Recipe, checked, denoiser
+
+__all__ = ["Model", "find_model", "pack_model", "spec_of", "versions"]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    return {
+        "steerable": steerable.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+def _spec_plain(spec: Spec) -> dict[str, Any]:
+    labels = {name: list(names) for name, names in spec.labels.items()}
+    facts = {"std": spec.std, "flip": spec.flip, "range": [-1, 1]}
+    return {"name": spec.name, "shape": list(spec.shape), "labels": labels, **facts}
+
+
+def spec_of(plain: Mapping[str, Any]) -> Spec:
+    """A data spec from its plain form."""
+    labels = {name: tuple(names) for name, names in plain["labels"].items()}
+    shape = tuple(int(n) for n in plain["shape"])
+    return Spec(str(plain["name"]), shape, labels, float(plain["std"]), bool(plain["flip"]))
+
+
+def pack_model(
+    tensors: Mapping[str, Tensor], recipe: Recipe, spec: Spec, summary: Mapping[str, Any]
+) -> bytes:
+    """The bytes of a model file: weights, recipe, data facts, versions, training summary.
+
+    The path of the data is left out, since a model file is made to be passed on.
+    """
+    plain = recipe.plain()
+    if "path" in plain["data"]:
+        plain["data"]["path"] = spec.name
+    about = {
+        "recipe": plain,
+        "spec": _spec_plain(spec),
+        "versions": versions(),
+        "training": dict(summary),
+    }
+    return store.pack(tensors, about)
+
+
+def find_model(path: str | Path) -> Path:
+    """The model file of a run folder, or the file itself.
+
+    Raises:
+        UserError: E-CONFIG if there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+        if not path.is_file():
+            got = "a folder without model.safetensors"
+            do = "train first, or name the model file"
+            raise UserError("E-CONFIG", where=str(path.parent), got=got, takes="a run", do=do)
+    elif not path.is_file():
+        takes = "a run folder or a model file"
+        raise UserError("E-CONFIG", where=str(path), got="does not exist", takes=takes)
+    return path
+
+
+@dataclass(frozen=True)
+class Model:
+    """A denoiser with its recipe and the facts of its data.
+
+    Attributes:
+        denoiser: The network in eval mode.
+        recipe: What it was trained with and how it is sampled by default.
+        spec: Shape and class names of the data.
+        about: Everything that the file says of itself, as plain data.
+        path: Where it came from.
+    """
+
+    denoiser: Denoiser
+    recipe: Recipe
+    spec: Spec
+    about: Mapping[str, Any]
+    path: Path
+
+    @staticmethod
+    def load(path: str | Path, *, device: str = "cpu", allow_code: str = "") -> Model:
+        """Load a run folder or a model file.
+
+        Args:
+            path: Run folder or model file.
+            device: Where the network is put.
+            allow_code: Module whose parts a model file may name; none by default.
+
+        Raises:
+            UserError: E-CONFIG if there is no such file, E-CKPT-* if it is damaged, newer, foreign
+                or names code.
+        """
+        file = find_model(path)
+        tensors, about = store.open_model(file)
+        try:
+            plain, spec = about["recipe"], spec_of(about["spec"])
+        except (KeyError, TypeError, ValueError) as error:
+            got = f"no recipe in it ({error})"
+            raise UserError("E-CKPT-ARCH", where=file.name, got=got) from error
+        _refuse_code(plain, allow_code, file.name)
+        recipe = checked(plain)
+        net = denoiser(recipe, spec)
+        fit(net, tensors, file.name)
+        return Model(net.to(device).eval(), recipe, spec, about, file)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes; empty for a model without labels."""
+        return self.spec.labels.get("label", ())
+
+
+def _refuse_code(plain: Mapping[str, Any], allow_code: str, where: str) -> None:
+    parts = [plain["process"], plain["backbone"], plain["sampler"], *plain["guidance"]]
+    for part in [*parts, *plain["conditions"].values()]:
+        module, colon, _ = str(part.get("kind", "")).partition(":")
+        if colon and module != allow_code:
+            got = f"names code: {part['kind']}"
+            do = f"if you trust it: allow_code='{module}'"
+            raise UserError("E-CKPT-PICKLE", where=where, got=got, takes="built-in kinds", do=do)
+
+
+def fit(net: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load tensors into a network whose names, shapes and dtypes must agree exactly.
+
+    Raises:
+        UserError: E-CKPT-ARCH with the first five differences.
+    """
+    wanted = net.state_dict()
+    faults = [f"missing {name}" for name in wanted if name not in tensors]
+    faults += [f"unknown {name}" for name in tensors if name not in wanted]
+    for name, value in wanted.items():
+        given = tensors.get(name)
+        if given is not None and (given.shape != value.shape or given.dtype != value.dtype):
+            faults.append(f"{name}: {tuple(given.shape)} instead of {tuple(value.shape)}")
+    if faults:
+        got = "; ".join(faults[:5])
+        raise UserError("E-CKPT-ARCH", where=where, got=got, takes="the weights of its recipe")
+    net.load_state_dict(dict(tensors))

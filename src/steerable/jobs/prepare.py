@@ -1,0 +1,82 @@
+"""Before a run: read the data, build the network, measure its speed, plan; nothing is written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steerable.core.denoise import Denoiser
+from steerable.core.types import Splits
+from steerable.recipes.part import build
+from steerable.recipes.recipe import Budget, Recipe, denoiser
+
+from .data import compare, data_report
+from .plan import Plan, compile_pays, first_plan, forward_flops, measure
+from .run import Run
+
+__all__ = ["Prepared", "prepare"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a run needs, and what it will cost; nothing is written yet."""
+
+    recipe: Recipe
+    run: Path
+    splits: Splits
+    report: dict[str, Any]
+    denoiser: Denoiser
+    facts: dict[str, Any]
+    plan: Plan
+    compiled: bool
+    resumes: bool
+
+
+def prepare(recipe: Recipe, run: str | Path, *, splits: Splits | None = None) -> Prepared:
+    """Read the data, build the network, measure its speed and plan the run.
+
+    Args:
+        recipe: What to train.
+        run: The run folder, new or of the same recipe.
+        splits: The data, if it is in memory already.
+
+    Raises:
+        UserError: What the data, the recipe or the run folder say against it.
+    """
+    resumes = Run(Path(run)).check(recipe)
+    if recipe.training.threads:
+        torch.set_num_threads(recipe.training.threads)
+    splits = splits or build("data", recipe.data)
+    report = data_report(splits)
+    if resumes:
+        before = json.loads((Path(run) / "data-report.json").read_text(encoding="utf-8"))
+        compare(before, report, str(run))
+    torch.manual_seed(recipe.training.seed)  # the initial weights; nothing else draws from it
+    net = denoiser(recipe, splits.train.spec)
+    batch_size = recipe.training.batch
+    batch = splits.train.batch(torch.arange(batch_size) % len(splits.train))
+    rate = measure(net, batch)
+    plan = first_plan(recipe.training, rate)
+    budget = Budget.parse(recipe.training.budget)
+    seconds = budget.seconds if budget.seconds is not None else (plan.total or 0) / rate
+    choice = recipe.training.compile
+    compiled = choice == "on" or (
+        choice == "auto" and seconds > 1200 and compile_pays(net, batch, rate)
+    )
+    flops = forward_flops(net, batch)
+    facts = {
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "forward_mflop": round(flops / 1e6, 1),
+        "training_gflops": round(3 * flops * batch_size * rate / 1e9, 1),
+        "images_per_second": round(batch_size * rate, 1),
+        "seconds": round(seconds, 1),
+        "iterations": plan.total or int(seconds * rate),
+        "compiled": compiled,
+        "train_items": len(splits.train),
+        "held_out_items": len(splits.held_out),
+    }
+    return Prepared(recipe, Path(run), splits, report, net, facts, plan, compiled, resumes)

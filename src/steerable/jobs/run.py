@@ -1,0 +1,159 @@
+"""The run folder: a record that explains itself, and the rules for coming back to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steerable.core.errors import UserError
+from steerable.recipes.recipe import Recipe, from_yaml
+
+from . import durable
+from .model import versions
+
+__all__ = ["Run", "environment"]
+
+# Settings that may differ between the sessions of one run: they do not touch what was learnt.
+FREE = ("training.budget", "training.checkpoint_seconds", "training.threads", "sampler", "guidance")
+
+OWN = ("lease.json", "lease.lock", "log.txt", "checkpoints", "samples")  # may lie there before
+
+
+def environment() -> dict[str, Any]:
+    """What the run was computed with; nothing that names a person or a machine."""
+    return {
+        **versions(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "dtype": "float32",
+    }
+
+
+def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(tree, Mapping):
+        inner = [_leaves(v, f"{path}.{k}" if path else str(k)) for k, v in tree.items()]
+        return {key: value for leaves in inner for key, value in leaves.items()}
+    return {path: json.loads(json.dumps(tree))}
+
+
+def differences(old: Recipe, new: Recipe) -> list[tuple[str, Any, Any]]:
+    """Paths whose values differ and matter, with the old and the new value."""
+    before, after = _leaves(old.plain()), _leaves(new.plain())
+    paths = [p for p in sorted({*before, *after}) if before.get(p) != after.get(p)]
+    return [
+        (p, before.get(p), after.get(p))
+        for p in paths
+        if not any(p == free or p.startswith(f"{free}.") for free in FREE)
+    ]
+
+
+@dataclass
+class Run:
+    """A run folder that this process owns.
+
+    Attributes:
+        path: The folder.
+        warnings: Losses that do not stop training (a log line, a preview), by kind.
+    """
+
+    path: Path
+    warnings: dict[str, int] = field(default_factory=dict)
+
+    def recipe(self) -> Recipe | None:
+        """The recipe that the folder was made with, if it was made."""
+        file = self.path / "recipe.yaml"
+        return from_yaml(file) if file.is_file() else None
+
+    def check(self, recipe: Recipe) -> bool:
+        """Whether the folder holds a run of this recipe already.
+
+        Raises:
+            UserError: E-CONFIG-DIFF if it holds a run of another recipe; E-CONFIG if it is a file
+                or a folder that is not ours.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError("E-CONFIG", where=str(self.path), got="a file", takes="a folder")
+        old = self.recipe()
+        if old is None:
+            foreign = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
+            foreign = [n for n in foreign if n not in OWN and n[0] != "."]
+            if foreign:
+                got = f"a folder that is not a run (holds {foreign[0]})"
+                raise UserError("E-CONFIG", where=str(self.path), got=got, do="choose a new folder")
+            return False
+        changed = differences(old, recipe)
+        if changed:
+            table = "; ".join(f"{p}: {a!r} -> {b!r}" for p, a, b in changed[:8])
+            raise UserError(
+                "E-CONFIG-DIFF",
+                where=str(self.path),
+                got=table,
+                kept="the run as it is",
+                do="choose another --run folder, or repeat the first command",
+            )
+        return True
+
+    def create(self, recipe: Recipe, report: Mapping[str, Any]) -> None:
+        """Make the folder and write what is fixed at the start."""
+        for name in ("samples", "checkpoints"):
+            _mkdir(self.path / name)
+        self.write_json("data-report.json", report)
+        self.write_json("environment.json", environment())
+        durable.write(self.path / "recipe.yaml", recipe.yaml().encode())
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write plain data durably."""
+        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        durable.write(self.path / name, text.encode() + b"\n")
+
+    def append(self, name: str, record: Mapping[str, Any] | str) -> None:
+        """Add a line to a log; the loss of one is counted and does not stop training."""
+        plain = isinstance(record, str)
+        line = record if plain else json.dumps(record, sort_keys=True, allow_nan=False)
+        self.tolerate(name, lambda: durable.append(self.path / name, line))
+
+    def tolerate(self, kind: str, write: Any) -> None:
+        """Run a write whose failure costs a log or a picture, never the run."""
+        try:
+            write()
+        except UserError as error:
+            if error.code != "E-DISK":
+                raise
+            self.warnings[kind] = self.warnings.get(kind, 0) + 1
+
+    def room_for(self, need: int) -> None:
+        """Refuse to start when two checkpoints of `need` bytes do not fit.
+
+        Raises:
+            UserError: E-DISK.
+        """
+        folder = self.path
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+        if free < 2 * need:
+            got = f"{free // 1_000_000} MB free"
+            takes = f"{2 * need // 1_000_000 + 1} MB for two checkpoints"
+            raise UserError("E-DISK", where=str(self.path), got=got, takes=takes)
+        if not os.access(folder, os.W_OK):
+            raise UserError(
+                "E-DISK", where=str(self.path), got="read-only", takes="a folder to write"
+            )
+
+
+def _mkdir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise UserError("E-DISK", where=str(path), got=got, do="choose another folder") from error

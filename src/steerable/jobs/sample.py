@@ -1,0 +1,261 @@
+"""Sampling to tensors and to files: labels and seeds in, pictures with their settings out."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steerable.core.denoise import Denoiser
+from steerable.core.errors import UserError
+from steerable.core.noise import Noise
+from steerable.core.sample import Moment, trajectory
+from steerable.core.types import Denoise, Spec
+from steerable.recipes.recipe import Recipe, checked, grid, guidances
+
+from . import durable
+from .model import Model, versions
+from .pictures import bytes_of, film, labelled_grid, png, settings_text
+
+__all__ = ["Sample", "Wish", "drawn", "moments", "sample", "steered", "wishes"]
+
+BATCH = 64  # pictures in one call of the network: fits caches; the result does not depend on it
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One picture that is asked for: a class name, or None for no label, and a seed."""
+
+    label: str | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pictures that were made, x (n,C,H,W) uint8, each with its wish; calls of the network."""
+
+    x: Tensor
+    wishes: tuple[Wish, ...]
+    recipe: Recipe
+    calls: int
+
+
+def label_named(spec: Spec, name: str) -> str:
+    """The class of that name, whatever its case.
+
+    Raises:
+        UserError: E-LABEL with the nearest names.
+    """
+    names = spec.labels.get("label", ())
+    if name in names:
+        return name
+    folded = {known.casefold(): known for known in names}
+    if name.casefold() in folded:
+        return folded[name.casefold()]
+    near = difflib.get_close_matches(name.casefold(), list(folded), 3, cutoff=0.0)
+    takes = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    do = f"Did you mean {' or '.join(repr(folded[n]) for n in near)}?" if near else ""
+    got = f"'{name[:80]}' is not a class"
+    raise UserError("E-LABEL", where="label", got=got, takes=takes or "no label", do=do)
+
+
+def wishes(spec: Spec, labels: Sequence[str], n: int, seed: int) -> list[Wish]:
+    """`n` pictures of each label, or of every class; picture i has the seed `seed` + i.
+
+    Raises:
+        UserError: E-LABEL for an unknown label, E-LIMIT for numbers out of range.
+    """
+    if not 1 <= n <= 100_000:
+        raise UserError("E-LIMIT", where="n", got=str(n), takes="1 to 100,000")
+    if not 0 <= seed < 2**63 - 10**9:
+        raise UserError("E-LIMIT", where="seed", got=str(seed), takes="0 to 2^63 - 10^9")
+    known = spec.labels.get("label", ())
+    chosen: list[str | None] = [label_named(spec, name) for name in labels]
+    if not chosen:
+        chosen = list(known) or [None]
+    every = [label for label in chosen for _ in range(n)]
+    return [Wish(label, seed + i) for i, label in enumerate(every)]
+
+
+def steered(
+    recipe: Recipe,
+    *,
+    guidance: float | None = None,
+    interval: tuple[float, float] | None = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    grid_kind: str | None = None,
+    settings: Sequence[str] = (),
+) -> Recipe:
+    """The recipe with other sampling settings; what is None stays.
+
+    Args:
+        recipe: The model's own recipe.
+        guidance: Weight of classifier-free guidance; 1 is off.
+        interval: Times (low, high) between which guidance is at work.
+        steps: Sampling steps.
+        sampler: Kind of sampler.
+        grid_kind: Kind of time grid.
+        settings: Further `path=value` settings.
+
+    Raises:
+        UserError: E-CONFIG or E-LIMIT for a value that cannot be taken.
+    """
+    tree = recipe.plain()
+    if (guidance is not None or interval is not None) and recipe.conditions:
+        parts = [dict(p) for p in tree["guidance"]] or [{"kind": "cfg"}]
+        if guidance is not None:
+            parts[0]["weight"] = guidance
+        if interval is not None:
+            parts[0]["stop"], parts[0]["start"] = interval
+        tree["guidance"] = parts
+    elif guidance is not None and guidance != 1.0:
+        takes = "1: this model was trained without a condition"
+        raise UserError("E-CONFIG", where="guidance", got=str(guidance), takes=takes)
+    if sampler is not None and sampler != tree["sampler"]["kind"]:
+        tree["sampler"] = {k: tree["sampler"][k] for k in ("steps", "grid")} | {"kind": sampler}
+    if steps is not None:
+        if not 1 <= steps <= 1000:
+            raise UserError("E-LIMIT", where="steps", got=str(steps), takes="1 to 1000")
+        tree["sampler"]["steps"] = steps
+    if grid_kind is not None:
+        tree["sampler"]["grid"] = {"kind": grid_kind}
+    changed = checked(tree)
+    return changed.with_set(settings) if settings else changed
+
+
+def moments(
+    net: Denoiser, recipe: Recipe, spec: Spec, wanted: Sequence[Wish]
+) -> Iterator[tuple[Moment, int]]:
+    """The moments of one batch of wishes, each with the calls of the network so far."""
+    calls = 0
+    schedule = net.process.schedule
+
+    def counted(x_t: Tensor, t: Tensor, cond: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return net(x_t, t, cond)
+
+    ask: Denoise = counted
+    for guidance in guidances(recipe.guidance):
+        ask = guidance(ask)
+    device = next(net.parameters()).device
+    cond: dict[str, Tensor] = {}
+    if any(wish.label is not None for wish in wanted):
+        names = spec.labels["label"]
+        index = [-1 if w.label is None else names.index(w.label) for w in wanted]
+        cond["label"] = torch.tensor(index, device=device)
+    noise = Noise(torch.tensor([wish.seed for wish in wanted]))
+    times = grid(recipe.sampler.grid, schedule, recipe.sampler.steps)
+    x = net.process.start(times[0], noise, torch.empty(len(wanted), *spec.shape, device=device))
+    path = trajectory(
+        partial(ask, cond=cond),
+        x,
+        schedule=schedule,
+        sampler=recipe.sampler.sampler(),
+        times=times,
+        noise=noise,
+    )
+    with torch.inference_mode():
+        for moment in path:
+            yield moment, calls
+
+
+def drawn(net: Denoiser, recipe: Recipe, spec: Spec, wanted: Sequence[Wish]) -> Tensor:
+    """The pictures (n,*S) of some wishes as floats, all in one batch."""
+    *_, (last, _) = moments(net, recipe, spec, wanted)
+    return last.x
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Sampling steps done of all, and on the last one the finished sample."""
+
+    done: int
+    of: int
+    sample: Sample | None = None
+
+
+def sample(
+    model: Model, recipe: Recipe, wanted: Sequence[Wish], *, frames: list[Tensor] | None = None
+) -> Iterator[Progress]:
+    """Make pictures batch by batch; the last item holds them all.
+
+    Args:
+        model: The model.
+        recipe: Its recipe with the sampling settings to use, from `steered`.
+        wanted: The pictures.
+        frames: If given, receives x0-hat (n,*S) uint8 of the first batch after every step.
+
+    Raises:
+        UserError: E-NUM if the numbers do not stay finite.
+    """
+    batches = [wanted[i : i + BATCH] for i in range(0, len(wanted), BATCH)]
+    of, done, total_calls = len(batches) * recipe.sampler.steps, 0, 0
+    pictures = []
+    for number, batch in enumerate(batches):
+        calls, x = 0, torch.empty(0)
+        for moment, calls in moments(model.denoiser, recipe, model.spec, batch):  # noqa: B007
+            x = moment.x
+            if frames is not None and number == 0:
+                frames.append(bytes_of(moment.x0))
+            done += 1
+            if done < of:
+                yield Progress(done, of)
+        pictures.append(bytes_of(x))
+        total_calls += calls
+    x = torch.cat(pictures)
+    yield Progress(done, of, Sample(x, tuple(wanted), recipe, total_calls))
+
+
+def settings_of(made: Sample, model: Model, wish: Wish) -> dict[str, Any]:
+    """Everything that is needed to make a picture again, as plain data."""
+    return {
+        "label": wish.label,
+        "seed": wish.seed,
+        "sampler": made.recipe.sampler.flat(),
+        "guidance": [part.flat() for part in made.recipe.guidance],
+        "size": list(model.spec.shape),
+        "model": model.spec.name,
+        "model_sha256": model.about.get("sha256"),
+        "versions": versions(),
+    }
+
+
+def write(made: Sample, model: Model, out: Path, frames: Sequence[Tensor] = ()) -> list[Path]:
+    """Write `<index>.png`, `grid.png`, `samples.jsonl` and, with frames, `film.webp`.
+
+    Raises:
+        UserError: E-DISK if it cannot be written.
+    """
+    durable.folder(out)
+    lines, paths = [], []
+    digits = max(4, len(str(len(made.x) - 1)))
+    for index, (x, wish) in enumerate(zip(made.x, made.wishes, strict=True)):
+        settings = settings_of(made, model, wish)
+        text = {"steerable": json.dumps(settings, sort_keys=True), **settings_text(settings)}
+        path = out / f"{index:0{digits}d}.png"
+        durable.write(path, png(x, text))
+        paths.append(path)
+        record = {"index": index, "file": path.name, **settings}
+        lines.append(json.dumps(record, sort_keys=True, ensure_ascii=False))
+    durable.write(out / "samples.jsonl", ("\n".join(lines) + "\n").encode())
+    rows, titles = by_label(made)
+    durable.write(out / "grid.png", png(labelled_grid(rows, titles)))
+    if frames:
+        durable.write(out / "film.webp", film(frames))
+    return paths
+
+
+def by_label(made: Sample) -> tuple[list[Tensor], list[str]]:
+    """The pictures of each label, in the order of the wishes, and the labels."""
+    order = list(dict.fromkeys(wish.label for wish in made.wishes))
+    rows = [made.x[torch.tensor([w.label == label for w in made.wishes])] for label in order]
+    return rows, [label or "" for label in order]

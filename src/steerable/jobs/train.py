@@ -1,0 +1,235 @@
+"""Training as a generator of iterations: the caller prints, streams, stops; nothing calls back."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steerable.core.errors import UserError
+from steerable.core.noise import Noise
+from steerable.core.types import Batch
+from steerable.recipes.recipe import Budget
+
+from . import checkpoint, durable
+from .feed import Order, drawn
+from .lease import Lease
+from .prepare import Prepared
+from .run import Run
+from .state import State, fresh, restore, save
+from .watch import preview, validation_loss
+
+__all__ = ["Iteration", "train"]
+
+LOG_EVERY = 10
+GIVE_UP_AFTER = 10  # iterations in a row with non-finite numbers
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One training iteration.
+
+    Attributes:
+        i: Iterations done.
+        total: Iterations planned; None while a budget of time is open.
+        loss: Mean loss of the batch.
+        lr: Learning rate.
+        grad_norm: Norm of the gradient before clipping.
+        images: Training images seen.
+        seconds: Seconds of training, over all sessions.
+        left: Seconds left, estimated.
+        share: Share of the budget that is used, 0 to 1.
+        events: What happened beside: validation, previews, checkpoints, skipped updates.
+    """
+
+    i: int
+    total: int | None
+    loss: float
+    lr: float
+    grad_norm: float
+    images: int
+    seconds: float
+    left: float
+    share: float
+    events: tuple[dict[str, Any], ...] = ()
+
+
+def _step(state: State, job: Prepared, batch: Batch, noise: Noise) -> tuple[float, float, float]:
+    """One update, guarded: non-finite numbers reach neither the optimiser nor the EMA."""
+    hyper = job.recipe.training
+    lr = hyper.lr * state.plan.factor(state.iteration)
+    for group in state.optimiser.param_groups:
+        group["lr"] = lr
+    state.optimiser.zero_grad(set_to_none=True)
+    loss = job.denoiser.process.loss(state.net, batch, noise).mean()
+    loss.backward()
+    norm = float(nn.utils.clip_grad_norm_(state.net.parameters(), hyper.clip))
+    value = float(loss.detach())
+    if math.isfinite(value) and math.isfinite(norm):
+        state.optimiser.step()
+        state.ema.update_parameters(state.net)
+        state.bad_in_a_row = 0
+    else:
+        state.skipped += 1
+        state.bad_in_a_row += 1
+    state.iteration += 1
+    return value, norm, lr
+
+
+def train(job: Prepared) -> Iterator[Iteration]:
+    """Train until the plan is done; closing the generator saves and leaves.
+
+    The same job on the same folder goes on where it stopped. At the end the folder holds
+    `model.safetensors`.
+
+    Raises:
+        UserError: E-LOCK, E-DISK, E-NUM, or what a damaged checkpoint says.
+    """
+    run = Run(job.run)
+    run.room_for(16 * sum(p.numel() for p in job.denoiser.parameters()) + 1_000_000)
+    (job.run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    with Lease(job.run) as lease:
+        durable.sweep(job.run)
+        durable.sweep(job.run / "checkpoints")
+        resumes = run.check(job.recipe)
+        state = fresh(job)
+        found = checkpoint.newest(job.run)[0] if resumes else None
+        if found is not None:
+            restore(state, found)
+            _rewind(job.run, state.iteration)
+        else:
+            run.create(job.recipe, job.report)
+        if job.compiled:
+            state.net.backbone.compile()
+        yield from _loop(job, run, state, lease)
+
+
+def _loop(job: Prepared, run: Run, state: State, lease: Lease) -> Iterator[Iteration]:
+    start = time.monotonic() - state.seconds
+    saved = time.monotonic()
+    budget = Budget.parse(job.recipe.training.budget)
+    hyper = job.recipe.training
+    take = Order(len(job.splits.train), hyper.seed)
+    window: list[tuple[int, float]] = []
+    try:
+        while not state.plan.done(state.iteration):
+            lease.beat()
+            positions = torch.arange(hyper.batch) + state.iteration * hyper.batch
+            batch, noise = drawn(job, positions, take(positions))
+            loss, norm, lr = _step(state, job, batch, noise)
+            if state.bad_in_a_row >= GIVE_UP_AFTER:
+                raise _diverged(job, state, take(positions))
+            state.seconds = time.monotonic() - start
+            window = [*window[-63:], (state.iteration, state.seconds)]
+            rate = _rate(window)
+            if budget.seconds is not None and state.plan.total is None:
+                left = budget.seconds - state.seconds
+                if left <= hyper.cooldown * budget.seconds:
+                    state.plan = state.plan.closing(state.iteration, max(left, 0.0), rate)
+            events = _events(job, run, state, loss, norm, lr)
+            if time.monotonic() - saved > hyper.checkpoint_seconds:
+                events.append(save(job, state))
+                saved = time.monotonic()
+            yield _report(job, state, (loss, lr, norm), rate, events)
+    except GeneratorExit:
+        save(job, state)
+        raise
+    save(job, state)
+
+
+def _rate(window: list[tuple[int, float]]) -> float:
+    """Iterations a second over the last iterations."""
+    (first, begin), (last, end) = window[0], window[-1]
+    return (last - first) / (end - begin) if end > begin and last > first else 1.0
+
+
+def _report(
+    job: Prepared,
+    state: State,
+    step: tuple[float, float, float],
+    rate: float,
+    events: list[dict[str, Any]],
+) -> Iteration:
+    budget = Budget.parse(job.recipe.training.budget)
+    loss, lr, norm = step
+    i, total = state.iteration, state.plan.total
+    if total is not None:
+        left = (total - i) / rate
+        share = state.seconds / (state.seconds + left) if budget.seconds else i / total
+    else:
+        assert budget.seconds is not None
+        left, share = budget.seconds - state.seconds, state.seconds / budget.seconds
+    images = i * job.recipe.training.batch
+    return Iteration(i, total, loss, lr, norm, images, state.seconds, left, share, tuple(events))
+
+
+def _diverged(job: Prepared, state: State, items: Tensor) -> UserError:
+    names = job.splits.train.names
+    files = ", ".join(names[int(k)] if names else f"item {int(k)}" for k in items[:3])
+    return UserError(
+        "E-NUM",
+        where=f"iteration {state.iteration}",
+        got=f"{GIVE_UP_AFTER} updates in a row with non-finite loss or gradient ({files}, ...)",
+        kept="the last checkpoint, whose weights are finite",
+        do="lower training.lr, or look at these items",
+    )
+
+
+def _milestone(i: int) -> bool:
+    """1, 2 or 5 times a power of ten, from 50 on: trouble shows early, long runs stay cheap."""
+    power = 10 ** (len(str(i)) - 1)
+    return i >= 50 and i % power == 0 and i // power in (1, 2, 5)
+
+
+def _events(
+    job: Prepared, run: Run, state: State, loss: float, norm: float, lr: float
+) -> list[dict[str, Any]]:
+    """Logs, and at milestones the validation loss and a preview, from raw and EMA weights."""
+    events: list[dict[str, Any]] = []
+    if math.isfinite(loss) and math.isfinite(norm):
+        state.loss_sum, state.loss_count = state.loss_sum + loss, state.loss_count + 1
+    else:
+        event = {"event": "skipped", "iteration": state.iteration, "reason": "not finite"}
+        run.append("metrics.jsonl", event)
+        events.append(event)
+    if state.iteration % LOG_EVERY == 0 and state.loss_count:
+        mean = state.loss_sum / state.loss_count
+        record = {"iteration": state.iteration, "loss": mean, "lr": lr, "grad_norm": norm}
+        run.append(
+            "metrics.jsonl", record if math.isfinite(norm) else {**record, "grad_norm": None}
+        )
+        run.append("times.jsonl", {"iteration": state.iteration, "seconds": state.seconds})
+        state.loss_sum, state.loss_count = 0.0, 0
+    if _milestone(state.iteration) or state.plan.done(state.iteration):
+        losses = {
+            "event": "validation",
+            "iteration": state.iteration,
+            "validation_loss": validation_loss(state.ema.module, job.splits.held_out),
+            "validation_loss_raw": validation_loss(state.net, job.splits.held_out),
+        }
+        run.append("metrics.jsonl", losses)
+        state.validations.append(losses)
+        events.append(losses)
+        name = f"samples/preview-{state.iteration:08d}.png"
+        picture = preview([state.net, state.ema.module], job.recipe, job.splits.train.spec)
+        run.tolerate("previews", lambda: durable.write(job.run / name, picture))
+        events.append({"event": "preview", "iteration": state.iteration, "file": name})
+    return events
+
+
+def _rewind(run: Path, iteration: int) -> None:
+    """Cut the logs back to the iteration that training goes on from."""
+
+    def keep(line: str) -> bool:
+        return int(json.loads(line)["iteration"]) <= iteration
+
+    for name in ("metrics.jsonl", "times.jsonl"):
+        if (run / name).exists():
+            durable.cut(run / name, keep)

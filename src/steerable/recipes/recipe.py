@@ -1,0 +1,264 @@
+"""A recipe: the frozen tree of parts that says what to train and how to sample it.
+
+On disk it is YAML, in a weights file JSON. `with_set("sampler.steps=12")` changes one path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from steerable.core.denoise import Denoiser
+from steerable.core.errors import UserError
+from steerable.core.sample import Sampler
+from steerable.core.steer import Guidance
+from steerable.core.types import Spec
+
+from .part import Part, build, check, explained, find
+
+__all__ = ["Budget", "Recipe", "Sampling", "Training", "checked", "denoiser", "from_yaml"]
+
+
+class Budget(BaseModel):
+    """How long to train: seconds, iterations or images, exactly one of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seconds: float | None = None
+    iterations: int | None = None
+    images: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """`90s`, `10m`, `1h30m`, `5000 iterations`, `200000 images`.
+
+        Raises:
+            UserError: E-CONFIG if the text is none of these, or nothing is left to do.
+        """
+        plain = text.strip().lower().replace(" ", "").replace(",", "").replace("_", "")
+        counted = re.fullmatch(r"(\d+)(iterations?|its?|images?|imgs?)", plain)
+        timed = re.fullmatch(
+            r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", plain
+        )
+        if counted and int(counted[1]) > 0:
+            unit = "iterations" if counted[2].startswith("it") else "images"
+            return cls.model_validate({unit: int(counted[1])})
+        if timed and any(timed.groups()):
+            hours, minutes, seconds = (float(g or 0) for g in timed.groups())
+            if hours or minutes or seconds:
+                return cls(seconds=hours * 3600 + minutes * 60 + seconds)
+        takes = "a time such as 90s, 10m or 1h30m, or '5000 iterations', or '200000 images'"
+        raise UserError("E-CONFIG", where="budget", got=repr(text), takes=takes)
+
+
+class Training(BaseModel):
+    """How to train. Every value is a function of the iteration, so a resume is exact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    budget: str = "10m"
+    batch: int = Field(128, ge=1, le=65536)
+    lr: float = Field(2e-3, gt=0, le=1)
+    warmup: int = Field(100, ge=0, description="iterations of linear warm-up")
+    cooldown: float = Field(0.3, ge=0, le=1, description="share of the run with lr falling to 0")
+    weight_decay: float = Field(0.01, ge=0, le=1)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay that the warm-up (1+k)/(10+k) ends in")
+    flip: bool = False
+    seed: int = Field(0, ge=0, lt=2**63)
+    compile: Literal["auto", "on", "off"] = "auto"
+    checkpoint_seconds: float = Field(60.0, gt=0)
+    threads: int = Field(0, ge=0, le=1024, description="0 leaves torch's own choice")
+
+    @model_validator(mode="after")
+    def _budget(self) -> Training:
+        Budget.parse(self.budget)
+        return self
+
+
+class Sampling(BaseModel):
+    """How to sample, written flat: {kind: dpmpp_2m, steps: 12, grid: {kind: log_snr}, ...}."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str = "dpmpp_2m"
+    steps: int = Field(12, ge=1, le=1000)
+    grid: Part = Part(kind="log_snr")
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"kind": value}
+        if isinstance(value, Mapping) and "options" not in value:
+            own = {k: v for k, v in value.items() if k in ("kind", "steps", "grid")}
+            return {**own, "options": {k: v for k, v in value.items() if k not in own}}
+        return value
+
+    def flat(self) -> dict[str, Any]:
+        """The form on disk."""
+        return {"kind": self.kind, "steps": self.steps, "grid": self.grid.flat(), **self.options}
+
+    def sampler(self) -> Sampler:
+        """The sampler itself."""
+        return build("sampler", Part(kind=self.kind, options=self.options))
+
+
+class Recipe(BaseModel):
+    """Everything that is needed to repeat a run, but the data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    preset: str = "flow"
+    data: Part
+    process: Part
+    backbone: Part
+    conditions: dict[str, Part] = Field(default_factory=dict)
+    training: Training = Training()
+    sampler: Sampling = Sampling()
+    guidance: tuple[Part, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as plain data, in the form on disk."""
+        return {
+            "schema_version": self.schema_version,
+            "preset": self.preset,
+            "data": self.data.flat(),
+            "process": self.process.flat(),
+            "backbone": self.backbone.flat(),
+            "conditions": {name: part.flat() for name, part in self.conditions.items()},
+            "training": self.training.model_dump(),
+            "sampler": self.sampler.flat(),
+            "guidance": [part.flat() for part in self.guidance],
+        }
+
+    def yaml(self) -> str:
+        """The recipe as YAML text."""
+        plain = json.loads(json.dumps(self.plain()))
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+    def with_set(self, assignments: Sequence[str]) -> Recipe:
+        """The recipe with some paths changed: `backbone.channels=[64, 128]`, `training.lr=1e-3`.
+
+        A change of a part's `kind` drops the options of the old kind. `guidance.weight` means the
+        first guidance.
+
+        Raises:
+            UserError: E-CONFIG for an assignment without `=` or a path that does not exist.
+        """
+        tree = self.plain()
+        for assignment in assignments:
+            path, equals, text = assignment.partition("=")
+            if not equals or not path:
+                raise UserError("E-CONFIG", where="--set", got=repr(assignment), takes="path=value")
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise UserError("E-CONFIG", where=f"--set {path}", got=repr(text)) from error
+            _assign(tree, path.strip().split("."), value, path)
+        return checked(tree)
+
+
+def _assign(tree: dict[str, Any], steps: list[str], value: Any, path: str) -> None:
+    node: Any = tree
+    for step in steps[:-1]:
+        if step == "grid" and isinstance(node, dict) and isinstance(node.get(step), str):
+            node[step] = {"kind": node[step]}  # set to a bare kind just before
+        node = node.get(step) if isinstance(node, Mapping) else None
+        if isinstance(node, list):
+            node = node[0] if node else None
+        if not isinstance(node, dict):
+            near = difflib.get_close_matches(steps[0], list(tree), 1)
+            do = f"Did you mean '{near[0]}'?" if near and near[0] != steps[0] else ""
+            takes = ", ".join(f"{name}.…" for name in tree if isinstance(tree[name], (dict, list)))
+            raise UserError(
+                "E-CONFIG", where=f"--set {path}", got="no such path", takes=takes, do=do
+            )
+    if steps[-1] == "kind" and node.get("kind") != value:
+        keep = {k: node[k] for k in ("steps", "grid") if k in node}
+        node.clear()
+        node.update(keep)
+    if len(steps) == 1 and steps[0] not in tree:
+        raise UserError(
+            "E-CONFIG", where=f"--set {path}", got="no such path", takes=", ".join(tree)
+        )
+    node[steps[-1]] = value
+
+
+def checked(tree: Mapping[str, Any]) -> Recipe:
+    """A recipe from plain data, with every part validated and every default written out.
+
+    Raises:
+        UserError: E-CONFIG naming the path that is wrong.
+    """
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        loc = error.errors()[0]["loc"]
+        owner = Training if loc and loc[0] == "training" else Recipe
+        raise explained(error, "", list(owner.model_fields)) from None
+    sampler = check(
+        "sampler", Part(kind=recipe.sampler.kind, options=recipe.sampler.options), "sampler"
+    )
+    grid = check("grid", recipe.sampler.grid, "sampler.grid")
+    return recipe.model_copy(
+        update={
+            "data": check("data", recipe.data, "data"),
+            "process": check("process", recipe.process, "process"),
+            "backbone": check("backbone", recipe.backbone, "backbone"),
+            "conditions": {
+                name: check("condition", part, f"conditions.{name}")
+                for name, part in recipe.conditions.items()
+            },
+            "sampler": recipe.sampler.model_copy(update={"options": sampler.options, "grid": grid}),
+            "guidance": tuple(check("guidance", part, "guidance") for part in recipe.guidance),
+        }
+    )
+
+
+def from_yaml(path: Path) -> Recipe:
+    """Read a recipe file.
+
+    Raises:
+        UserError: E-CONFIG if it is missing, not YAML or not a recipe.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        got = str(error).splitlines()[0]
+        raise UserError("E-CONFIG", where=path.name, got=got, takes="a recipe in YAML") from error
+    if not isinstance(tree, Mapping):
+        raise UserError("E-CONFIG", where=path.name, got="no recipe", takes="a recipe in YAML")
+    return checked(tree)
+
+
+def denoiser(recipe: Recipe, spec: Spec) -> Denoiser:
+    """Build process, backbone and conditions for the data that `spec` describes."""
+    process = build("process", recipe.process, data_std=spec.std)
+    backbone = build("backbone", recipe.backbone, shape=spec.shape)
+    conditions = {}
+    for name, part in recipe.conditions.items():
+        classes = len(spec.labels.get(name, ()))
+        conditions[name] = build("condition", part, width=backbone.width, classes=classes)
+    return Denoiser(process, backbone, conditions)
+
+
+def guidances(parts: Sequence[Part]) -> list[Guidance]:
+    """The guidances of a recipe, to be applied in this order."""
+    return [build("guidance", part) for part in parts]
+
+
+def grid(part: Part, schedule: Any, steps: int) -> Any:
+    """The times of a grid part, (steps+1,)."""
+    return find("grid", part.kind)(schedule, steps, **check("grid", part).options)

@@ -1,0 +1,1 @@
+"""The law of the house: layers, limits, no pickles, no machine paths."""

@@ -1,0 +1,133 @@
+"""Recipes: YAML and JSON round trips, single settings, budgets."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from steerable.core.errors import UserError
+from steerable.core.types import Spec
+from steerable.recipes.part import Part
+from steerable.recipes.presets import find_preset, presets
+from steerable.recipes.recipe import Budget, checked, denoiser, from_yaml
+
+SPEC = Spec("toys", (1, 8, 8), {"label": ("a", "b")}, std=0.7)
+
+
+def recipe(**changes):
+    made = find_preset("flow")(SPEC, data=Part(kind="digits"), budget="1m")
+    return checked({**made.plain(), **changes})
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    lr=st.floats(1e-6, 0.5),
+    steps=st.integers(1, 1000),
+    eta=st.floats(0, 1),
+    weight=st.floats(-5, 20),
+)
+def test_yaml_and_json_give_the_same_recipe_back(tmp_path_factory, lr, steps, eta, weight):
+    made = recipe(
+        sampler={"kind": "ancestral", "steps": steps, "eta": eta, "grid": "karras"},
+        guidance=[{"kind": "cfg", "weight": weight}],
+        training={"lr": lr},
+    )
+    path = tmp_path_factory.getbasetemp() / "recipe.yaml"
+    path.write_text(made.yaml(), encoding="utf-8")
+    assert from_yaml(path) == made
+    assert checked(json.loads(json.dumps(made.plain()))) == made
+
+
+def test_one_setting_changes_one_path():
+    made = recipe()
+    other = made.with_set(["sampler.steps=7", "guidance.weight=3", "training.lr=1e-3"])
+    assert (other.sampler.steps, other.guidance[0].options["weight"]) == (7, 3.0)
+    assert other.training.lr == 1e-3
+    assert other.with_set(["sampler.steps=12", "guidance.weight=2", "training.lr=0.002"]) == made
+
+
+def test_another_kind_drops_the_old_options():
+    made = recipe(sampler={"kind": "ancestral", "eta": 0.3, "steps": 9})
+    other = made.with_set(["sampler.kind=heun"])
+    assert other.sampler.flat() == {**made.with_set(["sampler.kind=heun"]).sampler.flat()}
+    assert other.sampler.steps == 9 and other.sampler.options == {}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "steps",
+        "sampler.stepz=3",
+        "sampler.steps=0",
+        "sampler.steps=1001",
+        "samplr.steps=3",
+        "nothing=3",
+        "training.lr=-1",
+        "training.budget=soon",
+        "backbone.channels=wide",
+        "guidance.weight=.nan",
+    ],
+)
+def test_bad_settings_name_the_path(bad):
+    with pytest.raises(UserError) as caught:
+        recipe().with_set([bad])
+    assert caught.value.code == "E-CONFIG"
+    assert bad.split("=")[0].split(".")[0] in str(caught.value) or "--set" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", {"seconds": 90}),
+        ("10m", {"seconds": 600}),
+        ("1h30m", {"seconds": 5400}),
+        ("2.5m", {"seconds": 150}),
+        ("5000 iterations", {"iterations": 5000}),
+        ("200,000 images", {"images": 200_000}),
+        ("40it", {"iterations": 40}),
+    ],
+)
+def test_budgets(text, expected):
+    assert Budget.parse(text).model_dump(exclude_none=True) == expected
+
+
+@pytest.mark.parametrize("text", ["", "10", "soon", "0s", "-5m", "0 images", "10 minutes ago", "m"])
+def test_what_is_no_budget(text):
+    with pytest.raises(UserError, match="90s"):
+        Budget.parse(text)
+
+
+@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (4, 48, 64)])
+def test_presets_build_for_any_data(name, shape):
+    spec = Spec("x", shape, {"label": tuple("abc")}, std=0.5)
+    made = checked(find_preset(name)(spec, data=Part(kind="digits"), budget="30m").plain())
+    net = denoiser(made, spec)
+    assert net.process.target.data_std == 0.5
+    assert net.conditions["label"].table.weight.shape[0] == 3
+
+
+def test_a_longer_budget_buys_a_wider_network():
+    wide = [
+        find_preset("flow")(
+            Spec("x", (1, 28, 28), {}), data=Part(kind="digits"), budget=budget
+        ).backbone.options["channels"][0]
+        for budget in ("20s", "3m", "1h")
+    ]
+    assert wide == sorted(wide) and wide[0] < wide[-1]
+
+
+def test_recipe_files_that_are_none(tmp_path):
+    for name, text in {"a.yaml": "- 1", "b.yaml": "{", "c.yaml": "kind: x"}.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError) as caught:
+            from_yaml(tmp_path / name)
+        assert caught.value.exit_code == 2
+    with pytest.raises(UserError):
+        from_yaml(tmp_path / "missing.yaml")
+    tree = yaml.safe_load(recipe().yaml())
+    assert tree["sampler"]["kind"] == "dpmpp_2m"

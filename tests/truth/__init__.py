@@ -1,0 +1,1 @@
+"""The mathematics, proved against oracles, and the mutants that these proofs must kill."""
