@@ -13,7 +13,7 @@ from steerable.core.process import Process
 from steerable.core.schedule import Edm, Flow
 from steerable.core.types import Batch
 
-from ..truth.worlds import random_mixture, spread_of
+from ..truth.worlds import random_mixture
 from .rooms import assert_well_formed, files, part
 
 KINDS = files("processes")
@@ -51,7 +51,7 @@ def test_times_and_losses_are_finite_and_per_item(kind, options):
     process = part("processes", kind)(0.4, **options)
     t = process.draw(64, Noise(torch.arange(64)))
     assert t.shape == (64,) and t.dtype == F64 and len(t.unique()) > 40
-    assert 0 <= float(t.min()) and float(t.max()) <= 1
+    assert float(t.min()) >= 0 and float(t.max()) <= 1
     level = process.schedule.level(torch.linspace(0, 1, 500, dtype=F64))
     assert bool((level.diff() > 0).all())
     world = random_mixture(2, process.schedule)

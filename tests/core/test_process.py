@@ -73,7 +73,9 @@ def _loss_terms(process, dtype=F64):
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-@pytest.mark.parametrize("schedule", [VP(), VePower(), Flow(), Tabulated()], ids=lambda s: repr(s)[:9])
+@pytest.mark.parametrize(
+    "schedule", [VP(), VePower(), Flow(), Tabulated()], ids=lambda s: repr(s)[:9]
+)
 def test_unit_weight_is_the_squared_error_of_the_answer(schedule, kind):
     process = Process(schedule, Target(kind, 0.5))
     got, x0, z, guess, alpha, sigma = _loss_terms(process)

@@ -1,4 +1,4 @@
-"""Grids and the loop over the steps. The checks that mutants share live in tests/truth/checks.py."""
+"""Grids and the loop over the steps; what the mutants go through too is in tests/truth."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_ddpm_levels_are_distinct_integers_with_the_promised_ends(spacing, steps
     levels = ddpm(Tabulated(), steps, spacing=spacing)[:-1] * 1000
     whole = levels.round().to(torch.int64)
     assert float((levels - whole).abs().max()) < 1e-9
-    assert len(whole.unique()) == steps and 1 <= int(whole.min()) and int(whole.max()) <= 1000
+    assert len(whole.unique()) == steps and int(whole.min()) >= 1 and int(whole.max()) <= 1000
     if spacing != "leading":
         assert int(whole[0]) == 1000
     if spacing == "leading" or (spacing == "linspace" and steps > 1):

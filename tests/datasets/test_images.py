@@ -187,8 +187,8 @@ def test_sizes(tmp_path):
     assert splits.train.spec.shape == (1, 24, 36)  # the medians are 22 and 36
     assert "median of 5 sizes" in splits.report["size"]["reason"]
     assert {"height": 24, "width": 42, "n": 1} in splits.report["sizes"]
-    assert images(str(tmp_path / "mixed"), height=11, width=7).train.spec.shape == (1, 11, 7)
-    assert images(str(tmp_path / "mixed"), height=44).train.spec.shape == (1, 44, 72)
+    assert images(str(tmp_path / "mixed"), size=(11, 7)).train.spec.shape == (1, 11, 7)
+    assert images(str(tmp_path / "mixed"), size=(44, 0)).train.spec.shape == (1, 44, 72)
 
 
 def test_channels_take_the_fewest_that_lose_nothing(tmp_path):
@@ -349,8 +349,8 @@ def test_refusals_say_what_to_do(tmp_path):
         save(tmp_path / "loose" / f"{i}.png", 50 + i)
     assert "beside the class folders" in refused(path=str(tmp_path / "loose"))
     for option, code in (
-        ({"height": -1}, "E-LIMIT"),
-        ({"width": 5000}, "E-LIMIT"),
+        ({"size": (-1, 0)}, "E-LIMIT"),
+        ({"size": (0, 5000)}, "E-LIMIT"),
         ({"held_out": 0.9}, "E-LIMIT"),
         ({"channels": 2}, "E-CONFIG"),
         ({"background": "whitish"}, "E-CONFIG"),

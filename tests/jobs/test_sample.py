@@ -83,7 +83,7 @@ def test_wrong_wishes_are_refused_before_any_work(model, wrong):
 def test_written_pictures_hold_their_settings_and_can_be_made_again(model, tmp_path):
     recipe = job.steered(model.recipe, guidance=3.0, steps=5, sampler="ancestral")
     *_, last = job.sample(model, recipe, job.wishes(model.spec, ["2", "9"], 3, 11))
-    frames = [last.sample.x, last.sample.x]
+    frames = [last.sample.x, 255 - last.sample.x]
     job.write(last.sample, model, tmp_path, frames)
     records = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert [r["index"] for r in records] == list(range(6))

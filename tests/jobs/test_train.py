@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -138,7 +139,7 @@ def test_diverged_numbers_stop_before_optimiser_and_ema(tmp_path):
 
     before = {k: v.clone() for k, v in state.net.state_dict().items()}
     value, _, _ = _step(state, job, poisoned, noise)
-    assert value != value and state.skipped == 1
+    assert math.isnan(value) and state.skipped == 1
     assert same(before, state.net.state_dict()) and same(before, state.ema.module.state_dict())
     assert not state.optimiser.state
 
@@ -151,7 +152,6 @@ def test_ten_broken_updates_in_a_row_end_the_run_with_a_finite_checkpoint(tmp_pa
             break
     steps.close()
     job = prepare(tiny(400), tmp_path / "run")
-    job.splits.train.x.shape  # the data itself is bytes and cannot be broken: break the network
     with pytest.raises(UserError) as caught:
         for step in train(job):
             if step.i == 20:

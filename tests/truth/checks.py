@@ -6,6 +6,7 @@ The truth tests run them on the library, the mutant tests run them on altered co
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from scipy import stats
@@ -237,7 +238,9 @@ def check_ancestral_law(kit: Kit, seed: int = 11, per_class: int = 2000) -> None
         off = ((got - weights).abs() - 4 * error).max()
         assert off <= 0, f"mode weights {got.tolist()} instead of {weights.tolist()}"
         centre = (weights[:, None] * world.means).sum(0)
-        variance = (weights[:, None] * ((world.means - centre) ** 2 + world.stds[:, None] ** 2)).sum(0)
+        variance = (
+            weights[:, None] * ((world.means - centre) ** 2 + world.stds[:, None] ** 2)
+        ).sum(0)
         ratio = float(x[mine].var(0).sum().sqrt() / variance.sum().sqrt())
         assert abs(ratio - 1) < 0.03, f"overall std {ratio:.3f} of the exact one"
 
@@ -250,7 +253,9 @@ def check_tables(kit: Kit) -> None:
             t = torch.arange(1, levels + 1, dtype=F64) / levels
             alpha, sigma = schedule(t)
             abar = reference_abar(kind, levels)
-            off = max(float((alpha**2 - abar).abs().max()), float((sigma**2 - 1 + abar).abs().max()))
+            off = max(
+                float((alpha**2 - abar).abs().max()), float((sigma**2 - 1 + abar).abs().max())
+            )
             assert off < 1e-12, f"{kind} T={levels}: abar is off by {off:.1e}"
 
 
@@ -320,7 +325,7 @@ def check_calls(kit: Kit) -> None:
         assert [m.i for m in moments] == list(range(1, 10))
         assert [m.t for m in moments] == times[1:].tolist()
         first = times[:-1].tolist()
-        want = [t for pair in zip(first, first[1:], strict=False) for t in pair] + first[-1:]
+        want = [t for pair in pairwise(first) for t in pair] + first[-1:]
         assert asked == (want if kind == "heun" else first), f"{kind} asked at other times"
 
 

@@ -72,9 +72,7 @@ def check_cfg_interval(kit) -> None:
     """Between stop and start the answer is guided, outside it is the conditional one."""
     world, x, _, cond = guided_world(kit)
     for together in (False, True):
-        cfg = kit.part("guidance.cfg")(
-            weight=3.0, start=0.7, stop=0.3, together=together
-        )
+        cfg = kit.part("guidance.cfg")(weight=3.0, start=0.7, stop=0.3, together=together)
         for time, inside in ((0.9, False), (0.7, True), (0.5, True), (0.3, True), (0.1, False)):
             t = torch.tensor(time, dtype=F64)
             c, u = world(x, t, cond).x0, world(x, t, {}).x0
@@ -90,7 +88,9 @@ def check_cfg_law(kit) -> None:
     n = 2000
     cond = {"label": torch.zeros(n, dtype=torch.int64)}
     times = kit("core.sample").log_snr(schedule, 24)
-    scale = math.hypot(float(schedule(times[0])[1]), float(schedule(times[0])[0]) * spread_of(world))
+    scale = math.hypot(
+        float(schedule(times[0])[1]), float(schedule(times[0])[0]) * spread_of(world)
+    )
     for weight, label in ((0.0, None), (1.0, 0)):
         ask = kit.part("guidance.cfg")(weight=weight)(world)
         noise = Noise(torch.arange(n) + 5)

@@ -93,9 +93,7 @@ def test_a_zero_and_a_flipped_score_fail_the_same_measure():
             return exact.with_x0((x_t - exact.sigma.to(x_t) * noise) / exact.alpha.to(x_t))
 
         x = process.start(times[0], Noise(torch.arange(N)), torch.zeros(N, 2))
-        run = KIT.run(
-            ask, x, schedule=process.schedule, sampler=KIT.sampler("ddim")(), times=times
-        )
+        run = KIT.run(ask, x, schedule=process.schedule, sampler=KIT.sampler("ddim")(), times=times)
         assert sliced_w2(run, real) > 20 * floor
 
 

@@ -1,4 +1,4 @@
-"""A small network, trained for seconds with the library's own loss, finds the score of a mixture."""
+"""A small network, trained for seconds with the library's loss, finds the score of a mixture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from steerable.nn.embeddings import LevelEmbedding
 from steerable.oracles.mixture import Mixture
 from steerable.processes.edm import edm
 from steerable.processes.flow import flow
-from steerable.processes.score import score
 
 from .worlds import F64, spread_of
 
@@ -68,25 +67,26 @@ def _error(denoiser, world):
 
 
 @pytest.mark.parametrize(
-    "make", [edm, pytest.param(flow, marks=pytest.mark.slow), pytest.param(score, marks=pytest.mark.slow)]
+    ("make", "iterations", "size"),
+    [(edm, 800, 512), pytest.param(flow, 3000, 1024, marks=pytest.mark.slow)],
 )
-def test_the_learned_score_is_within_a_tenth_of_the_exact_one(make):
+def test_the_learned_score_is_within_a_tenth_of_the_exact_one(make, iterations, size):
     process = make(spread_of(_world(None)))
     world = _world(process.schedule)
     torch.manual_seed(1)
     denoiser = Denoiser(process, _Mlp(), {})
-    iterations = 1500
-    optimiser = torch.optim.AdamW(denoiser.parameters(), lr=3e-3)
+    optimiser = torch.optim.AdamW(denoiser.parameters(), lr=4e-3)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations)
     g = torch.Generator().manual_seed(2)
     untrained = _error(denoiser, world)
     for i in range(iterations):
-        x = world.draw(512, g)
-        noise = Noise.of(0, iteration=i, items=torch.arange(512))
+        x = world.draw(size, g)
+        noise = Noise.of(0, iteration=i, items=torch.arange(size))
         loss = process.loss(denoiser, Batch(x), noise).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         decay.step()
     trained = _error(denoiser, world)
-    assert trained < 0.1 < 0.3 < untrained, f"relative error {trained:.3f}, before {untrained:.3f}"
+    assert untrained > 0.3
+    assert trained < 0.1, f"relative error {trained:.3f}, before {untrained:.3f}"

@@ -28,13 +28,20 @@ ANC_NOISE = "spread(tau, x_t) * noise.normal(x_t)"
 SCALES = "schedule(t), schedule(s)"
 SAMPLE, SCHEDULE, TYPES, PROCESS = "core.sample", "core.schedule", "core.types", "core.process"
 DENOISE, CONDITION, STEER, CFG = "core.denoise", "core.condition", "core.steer", "guidance.cfg"
-LERP_APART, LERP_TOGETHER = "torch.lerp(without, with_cond, ", "torch.lerp(without.x0, with_cond.x0, "
+LERP_APART, LERP_TOGETHER = (
+    "torch.lerp(without, with_cond, ",
+    "torch.lerp(without.x0, with_cond.x0, ",
+)
 PLACE = "t.to(torch.float64).clamp(0.0, 1.0) * self.levels"
 
 # name: module, then pairs of the text to find and its replacement
 MUTANTS = {
     # the sampler's step
-    "re-noise x0-hat at the wrong level": (ANC, ANC_MEAN, "x_s = spread(alpha_t, x_t) * estimate.x0"),
+    "re-noise x0-hat at the wrong level": (
+        ANC,
+        ANC_MEAN,
+        "x_s = spread(alpha_t, x_t) * estimate.x0",
+    ),
     "posterior of the level it comes from": (ANC, SCALES, "schedule(t), schedule(t)"),
     "abar of s shifted by one level": (ANC, SCALES, "schedule(t), schedule(s + 1e-3)"),
     "abar of t shifted by ten levels": (ANC, SCALES, "schedule(t + 1e-2), schedule(s)"),
@@ -44,8 +51,16 @@ MUTANTS = {
     "no fresh noise": (ANC, ANC_NOISE, "0.0"),
     "fresh noise x 0.7": (ANC, ANC_NOISE, f"0.7 * {ANC_NOISE}"),
     "all noise x 0.7": ("core.noise", "mul_(-2.0).sqrt_()", "mul_(-0.98).sqrt_()"),
-    "one noise for all items": ("core.noise", "keys[:, None] +", "keys[:1, None].expand(len(keys), 1) +"),
-    "noise in the last step": (SAMPLE, "x = ask(x, t).x0", "x = ask(x, t).x0 + 0.02 * noise.normal(x)"),
+    "one noise for all items": (
+        "core.noise",
+        "keys[:, None] +",
+        "keys[:1, None].expand(len(keys), 1) +",
+    ),
+    "noise in the last step": (
+        SAMPLE,
+        "x = ask(x, t).x0",
+        "x = ask(x, t).x0 + 0.02 * noise.normal(x)",
+    ),
     "plus under the root of eta": (ANC, "sigma_s**2 - tau**2", "sigma_s**2 + tau**2"),
     "eta squared": (ANC, "self.eta * torch.sqrt", "self.eta**2 * torch.sqrt"),
     "tau without its alpha": (ANC, "alpha_t / alpha_s * sigma_s", "sigma_s"),
@@ -62,8 +77,16 @@ MUTANTS = {
         "return _from_levels(schedule, first + share * (last - first))",
         "return uniform(schedule, steps)",
     ),
-    "grid past t = 0": (SAMPLE, "torch.linspace(1.0, 0.0, steps + 1", "torch.linspace(1.0, -0.01, steps + 1"),
-    "grid that stops short of the data": (SAMPLE, "[times, torch.zeros(1", "[times, 1e-3 * torch.ones(1"),
+    "grid past t = 0": (
+        SAMPLE,
+        "torch.linspace(1.0, 0.0, steps + 1",
+        "torch.linspace(1.0, -0.01, steps + 1",
+    ),
+    "grid that stops short of the data": (
+        SAMPLE,
+        "[times, torch.zeros(1",
+        "[times, 1e-3 * torch.ones(1",
+    ),
     "DDPM grid shifted by one": (SAMPLE, "(index + 1) / levels", "index / levels"),
     "trailing grid that leads": (
         SAMPLE,
@@ -76,10 +99,18 @@ MUTANTS = {
         "return -self.noise / spread(self.sigma, self.x_t)",
         "return -self.noise / spread(self.sigma, self.x_t) ** 2",
     ),
-    "noise without alpha": (TYPES, "self.x_t - spread(self.alpha, self.x_t) * self.x0", "self.x_t - self.x0"),
+    "noise without alpha": (
+        TYPES,
+        "self.x_t - spread(self.alpha, self.x_t) * self.x0",
+        "self.x_t - self.x0",
+    ),
     "noise sign": (TYPES, "(self.x_t - spread(self.alpha", "(-self.x_t + spread(self.alpha"),
     "DDIM sign of the noise": (DDIM, "estimate.x0 + spread(", "estimate.x0 - spread("),
-    "DDIM at the old level": (DDIM, "alpha_s, sigma_s = schedule(s)", "alpha_s, sigma_s = schedule(t)"),
+    "DDIM at the old level": (
+        DDIM,
+        "alpha_s, sigma_s = schedule(s)",
+        "alpha_s, sigma_s = schedule(t)",
+    ),
     "Euler up instead of down": (EULER, "x_t + spread(rise", "x_t - spread(rise"),
     "Euler without alpha": (EULER, "sigma_s - alpha_s / alpha_t * sigma_t", "sigma_s - sigma_t"),
     "Euler under the name of Heun": (HEUN, "(slope + ask(guess, s).noise) / 2", "slope"),
@@ -88,7 +119,11 @@ MUTANTS = {
     "Euler under the name of 2M": (DPM, "if memory is not None:", "if False:"),
     "2M weighs the past twice": (DPM, "h / (2.0 * last_h)", "h / last_h"),
     "2M inverts the ratio of steps": (DPM, "h / (2.0 * last_h)", "last_h / (2.0 * h)"),
-    "2M extrapolates backwards": (DPM, "extrapolated = x0 + spread(", "extrapolated = x0 - spread("),
+    "2M extrapolates backwards": (
+        DPM,
+        "extrapolated = x0 + spread(",
+        "extrapolated = x0 - spread(",
+    ),
     "memory forgotten": (SAMPLE, "x, memory = sampler.step", "x, _ = sampler.step"),
     "climb without renoising": (SAMPLE, "if climbs and sampler.stochastic:", "if False:"),
     "climb with the wrong variance": (SAMPLE, "(scale * sigma_t) ** 2", "sigma_t**2"),
@@ -98,11 +133,23 @@ MUTANTS = {
     "VE power without its two": (SCHEDULE, "/ (2.0 * log_base)", "/ log_base"),
     "cosine without its offset": (SCHEDULE, "(v + 0.008) / 1.008", "v"),
     "one t per batch": (PROCESS, "else noise.uniform(n)", "else noise.uniform(n)[:1].expand(n)"),
-    "one stratified t per batch": (PROCESS, "noise.stratified(n) if", "noise.stratified(n)[:1].expand(n) if"),
-    "unit weight not squared": (PROCESS, "target(alpha, sigma)[2] ** 2", "target(alpha, sigma)[2].abs()"),
+    "one stratified t per batch": (
+        PROCESS,
+        "noise.stratified(n) if",
+        "noise.stratified(n)[:1].expand(n) if",
+    ),
+    "unit weight not squared": (
+        PROCESS,
+        "target(alpha, sigma)[2] ** 2",
+        "target(alpha, sigma)[2].abs()",
+    ),
     "noised with one level": (PROCESS, "spread(sigma, x0) * z", "spread(sigma.mean(), x0) * z"),
     "start without the data": (PROCESS, "math.hypot(float(sigma), ", "math.hypot(0.0, "),
-    "v with the wrong sign": ("core.target", "alpha / rho**2, -sigma / rho", "alpha / rho**2, sigma / rho"),
+    "v with the wrong sign": (
+        "core.target",
+        "alpha / rho**2, -sigma / rho",
+        "alpha / rho**2, sigma / rho",
+    ),
     "EDM skip without alpha": ("core.target", "alpha * d**2 / q**2", "d**2 / q**2"),
     "c_in without the data": ("core.target", "return 1.0 / q,", "return 1.0 / sigma,"),
     # what the network is told
@@ -112,11 +159,15 @@ MUTANTS = {
         "level = self.process.schedule.level((t * 17).round() / 17)",
     ),
     "level upside down": (DENOISE, "torch.log(sigma / alpha)", "torch.log(alpha / sigma)"),
-    "one level per batch": (DENOISE, ".to(x_t).expand(len(x_t))", ".to(x_t).mean().expand(len(x_t))"),
+    "one level per batch": (
+        DENOISE,
+        ".to(x_t).expand(len(x_t))",
+        ".to(x_t).mean().expand(len(x_t))",
+    ),
     "null is not the trained null": (
         DENOISE,
-        "encoded = condition.null.expand(",
-        "encoded = torch.zeros_like(condition.null).expand(",
+        "condition.null.expand(",
+        "torch.zeros_like(condition.null).expand(",
     ),
     "absent item gets a zero": (
         CONDITION,
@@ -128,17 +179,33 @@ MUTANTS = {
         "drop.reshape(-1, *[1] * (value.ndim - 1))",
         "torch.rand(value.shape) < self.dropout",
     ),
-    "dropout per batch": (CONDITION, "noise.uniform(len(value)) <", "noise.uniform(len(value))[0] <"),
+    "dropout per batch": (
+        CONDITION,
+        "noise.uniform(len(value)) <",
+        "noise.uniform(len(value))[0] <",
+    ),
     "dropout the wrong way round": (CONDITION, "< self.dropout", ">= self.dropout"),
     # guidance
     "guidance sign": (CFG, LERP_APART, "torch.lerp(with_cond, without, "),
     "guidance sign, one batch": (CFG, LERP_TOGETHER, "torch.lerp(with_cond.x0, without.x0, "),
     "weight off by one": (CFG, LERP_APART + "self.weight", LERP_APART + "1 + self.weight"),
-    "weight off by one, one batch": (CFG, LERP_TOGETHER + "self.weight", LERP_TOGETHER + "1 + self.weight"),
-    "applied twice": (CFG, "return guided", "return lambda x, t, c: self._twice(guided, denoise, x, t, c)"),
+    "weight off by one, one batch": (
+        CFG,
+        LERP_TOGETHER + "self.weight",
+        LERP_TOGETHER + "1 + self.weight",
+    ),
+    "applied twice": (
+        CFG,
+        "return guided",
+        "return lambda x, t, c: self._twice(guided, denoise, x, t, c)",
+    ),
     "weight squared": (CFG, LERP_APART + "self.weight", LERP_APART + "self.weight**2"),
     "weight one is not off": (CFG, "self.weight == 1.0", "self.weight == 0.0"),
-    "unconditional asked with the label": (CFG, "denoise(x_t, t, {}).x0", "denoise(x_t, t, cond).x0"),
+    "unconditional asked with the label": (
+        CFG,
+        "denoise(x_t, t, {}).x0",
+        "denoise(x_t, t, cond).x0",
+    ),
     "class 0 as the null": (CFG, "absent_like(value)]", "torch.zeros_like(value)]"),
     "y shuffled": (CFG, "torch.cat([value, absent", "torch.cat([value.flip(0), absent"),
     "halves swapped": (
@@ -159,11 +226,11 @@ MUTANTS = {
     ),
     "interval open at its ends": (STEER, "(t <= self.start)", "(t < self.start)"),
 }
-TWICE = '''
+TWICE = """
     def _twice(self, guided, denoise, x, t, c):
         first = guided(x, t, c)
         return first.with_x0(torch.lerp(denoise(x, t, {}).x0, first.x0, self.weight))
-'''
+"""
 
 
 def altered(name, *edits):
@@ -217,5 +284,5 @@ def test_mutant_is_noticed(name):
 )
 def test_the_law_alone_notices_a_broken_sampler(name):
     """Class accuracy stays perfect in these mutants; mode weights and spread do not."""
-    with pytest.raises(AssertionError, match="mode weights|overall std"):
+    with pytest.raises(AssertionError, match=r"mode weights|overall std"):
         check_ancestral_law(kit_with(*MUTANTS[name]), per_class=1000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -37,7 +39,7 @@ def test_the_reference_map_is_the_ode(family):
 
     y = x / schedule(t)[0]
     ratios = torch.linspace(4.0, 0.2, 101, dtype=F64)
-    for r, q in zip(ratios, ratios[1:], strict=False):
+    for r, q in pairwise(ratios):
         h, m = q - r, (r + q) / 2
         k1 = slope(y, r)
         k2 = slope(y + h / 2 * k1, m)

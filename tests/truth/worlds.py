@@ -1,4 +1,4 @@
-"""Small worlds whose every answer is known: tables, mixtures, and a backbone that is never wrong."""
+"""Small worlds whose every answer is known: tables, mixtures, a backbone that is never wrong."""
 
 from __future__ import annotations
 

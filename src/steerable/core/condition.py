@@ -7,7 +7,7 @@ So the null is part of the value itself, a batch may mix both, and no mask trave
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,9 +63,5 @@ class Condition(nn.Module, ABC):
     @staticmethod
     def drop_all(conditions: nn.ModuleDict, cond: Cond, noise: Noise) -> dict[str, Tensor]:
         """Every condition of a batch after its own, independent dropout."""
-        result = {}
-        for name in sorted(cond):
-            condition = conditions[name]
-            assert isinstance(condition, Condition)
-            result[name] = condition.dropped(cond[name], noise)
-        return result
+        owners = {name: cast(Condition, conditions[name]) for name in sorted(cond)}
+        return {name: owner.dropped(cond[name], noise) for name, owner in owners.items()}

@@ -56,12 +56,9 @@ class Denoiser(nn.Module):
         self.conditions = nn.ModuleDict(dict(conditions))
         for name, condition in conditions.items():
             if condition.slot not in backbone.accepts:
-                raise UserError(
-                    "E-CONFIG",
-                    where=f"condition '{name}'",
-                    got=f"writes the slot '{condition.slot}', which the backbone does not read",
-                    takes=", ".join(sorted(backbone.accepts)),
-                )
+                got = f"writes the slot '{condition.slot}', which the backbone does not read"
+                takes = ", ".join(sorted(backbone.accepts))
+                raise UserError("E-CONFIG", where=f"condition '{name}'", got=got, takes=takes)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
         alpha, sigma = self.process.schedule(t)
@@ -78,11 +75,8 @@ class Denoiser(nn.Module):
         written: dict[str, list[Tensor]] = {"vector": [], "tokens": [], "planes": []}
         for name, condition in self.conditions.items():
             assert isinstance(condition, Condition)
-            value = cond.get(name)
-            if value is None:
-                encoded = condition.null.expand(len(level), *condition.null.shape)
-            else:
-                encoded = condition(value.to(level.device))
+            value, null = cond.get(name), condition.null.expand(len(level), *condition.null.shape)
+            encoded = null if value is None else condition(value.to(level.device))
             written[condition.slot].append(encoded)
         return Slots(
             level,

@@ -68,10 +68,7 @@ class Noise:
         return mix(keys[:, None] + torch.arange(1, count + 1) * _GAMMA)
 
     def normal(self, like: Tensor) -> Tensor:
-        """Standard normal numbers (B,*S) with the shape, dtype and device of `like`.
-
-        Source: Box and Muller, 1958.
-        """
+        """Standard normal (B,*S): shape, dtype, device of `like`. Source: Box and Muller, 1958."""
         assert len(like) == len(self.seeds), "one seed per item"
         count = math.prod(like.shape[1:])
         words = self._words((count + 1) // 2)

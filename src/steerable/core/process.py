@@ -1,5 +1,6 @@
-"""A process: schedule, target, law of t and weight of the loss. DDPM, score-SDE, EDM and flow
-matching are four choices of these, never four code paths.
+"""A process: schedule, target, law of t and weight of the loss.
+
+DDPM, score-SDE, EDM and flow matching are four choices of these, never four code paths.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -32,15 +33,9 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(
-        self,
-        ask: Ask,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        schedule: Schedule,
-        memory: Any,
+        self, ask: Ask, x_t: Tensor, t: Tensor, s: Tensor, schedule: Schedule, memory: Any,
         noise: Noise,
-    ) -> tuple[Tensor, Any]:
+    ) -> tuple[Tensor, Any]:  # fmt: skip
         """From x_t (B,*S) at time t () to x_s at time s (), with the new memory."""
 
 
@@ -63,21 +58,12 @@ def renoised(x_t: Tensor, t: Tensor, s: Tensor, schedule: Schedule, noise: Noise
 
 
 def trajectory(
-    denoise: Ask,
-    x: Tensor,
-    *,
-    schedule: Schedule,
-    sampler: Sampler,
-    times: Tensor,
-    noise: Noise,
+    denoise: Ask, x: Tensor, *, schedule: Schedule, sampler: Sampler, times: Tensor, noise: Noise,
     constraints: Sequence[Constraint] = (),
-) -> Iterator[Moment]:
+) -> Iterator[Moment]:  # fmt: skip
     """Every moment of sampling; preview, cancel and progress are the caller's for loop.
 
-    Args:
-        denoise: Denoiser with its conditions bound, (x_t, t) -> Estimate.
-        x: Start (B,*S) at time times[0].
-        times: Grid (N+1,).
+    `denoise` has its conditions bound; x (B,*S) is the start at times[0]; `times` has N+1 entries.
 
     Raises:
         UserError: E-NUM at the first step whose sample is not finite.
@@ -89,7 +75,7 @@ def trajectory(
         answers.append(denoise(x_t, t))
         return answers[-1]
 
-    for i, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for i, (t, s) in enumerate(pairwise(times)):
         climbs = bool(s > t)
         if climbs and sampler.stochastic:
             x, memory = renoised(x, t, s, schedule, noise), None
@@ -109,12 +95,11 @@ def trajectory(
 
 def _from_levels(schedule: Schedule, levels: Tensor) -> Tensor:
     """Times of the noise levels (N,), then the data: (N+1,) float64."""
-    times = schedule.time_at(levels)
-    return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
+    return torch.cat([schedule.time_at(levels), torch.zeros(1, dtype=torch.float64)])
 
 
 def _bounds(schedule: Schedule, high: float, low: float) -> tuple[Tensor, Tensor]:
-    """log(high) and log(low), clamped to what the schedule reaches above t = 0, the data's place."""
+    """log(high) and log(low), clamped to what the schedule reaches above t = 0, where data is."""
     ends = schedule.level(torch.tensor([1e-9, 1.0], dtype=torch.float64))
     limits = torch.tensor([high, low], dtype=torch.float64).log().clamp(ends[0], ends[1])
     return limits[0], limits[1]
@@ -152,9 +137,8 @@ def ddpm(
 ) -> Tensor:
     """Integer levels i of a DDPM, each at t = (i + 1) / levels, then the data, (steps+1,).
 
-    Args:
-        spacing: `trailing` keeps the last level, `leading` the first, `linspace` both.
-            Source: Lin et al., arXiv 2305.08891, table 2.
+    The spacing `trailing` keeps the last level, `leading` the first, `linspace` both.
+    Source: Lin et al., arXiv 2305.08891, table 2.
     """
     if steps > levels:
         raise UserError("E-LIMIT", where="steps", got=str(steps), takes=f"1 to {levels}")

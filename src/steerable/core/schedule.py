@@ -33,13 +33,10 @@ class Schedule(ABC):
         return torch.log(sigma) - torch.log(alpha)
 
     def time_at(self, level: Tensor) -> Tensor:
-        """The time at which log(sigma / alpha) equals `level`, clamped to [0, 1]. float64.
-
-        Bisection serves every schedule, since the ratio only rises.
-        """
+        """The time at which log(sigma / alpha) equals `level`, clamped to [0, 1]. float64."""
         level = level.to(torch.float64)
         low, high = torch.zeros_like(level), torch.ones_like(level)
-        for _ in range(44):  # 2^-44 is below the float64 rounding of a schedule
+        for _ in range(44):  # bisection, as the ratio only rises, down to 2^-45 in t
             middle = (low + high) / 2
             below = self.level(middle) < level
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
@@ -50,10 +47,7 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class Flow(Schedule):
-    """Straight line alpha = 1 - t, sigma = t, kept `eps` away from both ends.
-
-    Source: Lipman et al., arXiv 2210.02747; Liu et al., arXiv 2209.03003.
-    """
+    """Straight line alpha = 1 - t, sigma = t, `eps` off both ends. Source: arXiv 2210.02747."""
 
     eps: float = 1e-4
 
@@ -90,10 +84,7 @@ class VeGeometric(Schedule):
 
 @dataclass(frozen=True)
 class VePower(Schedule):
-    """Variance exploding with dx = s^t dw: sigma^2 = (s^(2t) - 1) / (2 ln s), t from `eps` to 1.
-
-    Source: Song and Ermon's score-model tutorial, s = 25.
-    """
+    """The SDE dx = s^t dw: sigma^2 = (s^(2t) - 1) / (2 ln s). Source: Song's tutorial, s = 25."""
 
     base: float = 25.0
     eps: float = 1e-5
@@ -107,10 +98,7 @@ class VePower(Schedule):
 
 @dataclass(frozen=True)
 class Edm(Schedule):
-    """alpha = 1 and sigma^(1/rho) linear in t, so a uniform grid is the grid of the EDM paper.
-
-    Source: Karras et al., arXiv 2206.00364, eq. 5.
-    """
+    """Sigma^(1/rho) is linear in t: a uniform grid is EDM's. Source: arXiv 2206.00364, eq. 5."""
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
@@ -125,18 +113,14 @@ class Edm(Schedule):
 def _abar(kind: str, u: Tensor) -> Tensor:
     """Signal power at the share u (*) of the way, in float64."""
     if kind == "cosine":  # Source: Nichol and Dhariwal, arXiv 2102.09672, eq. 17, s = 0.008
-
-        def curve(v: Tensor) -> Tensor:
-            return torch.cos((v + 0.008) / 1.008 * math.pi / 2) ** 2
-
-        return curve(u) / curve(torch.zeros_like(u))
+        angle, start = ((v + 0.008) / 1.008 * math.pi / 2 for v in (u, 0.0))
+        return (torch.cos(angle) / math.cos(start)) ** 2
     if kind == "sigmoid":  # Source: Jabri et al., arXiv 2212.11972, from -3 to 3; lucidrains' curve
         low, high = torch.tensor([-3.0, 3.0], dtype=torch.float64).sigmoid()
         return (high - torch.sigmoid(u * 6.0 - 3.0)) / (high - low)
     if kind != "linear":
-        raise UserError(
-            "E-CONFIG", where="schedule", got=repr(kind), takes="linear, cosine or sigmoid"
-        )
+        takes = "linear, cosine or sigmoid"
+        raise UserError("E-CONFIG", where="schedule", got=repr(kind), takes=takes)
     # Source: Ho et al., arXiv 2006.11239: 1000 betas from 1e-4 to 0.02. Another number of levels
     # reads the same curve, since betas scaled by 1000 / T pass 1 when T is small.
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
@@ -157,15 +141,14 @@ def log_ratios(kind: str, levels: int) -> Tensor:
     t = 0 lies a factor ten below the first level.
     """
     abar = _abar(kind, torch.arange(1, levels + 1, dtype=torch.float64) / levels)
-    before_last = abar[-2] if levels > 1 else torch.ones((), dtype=torch.float64)
-    abar[-1] = torch.maximum(abar[-1], before_last * 1e-3)
+    abar[-1] = torch.maximum(abar[-1], abar[-2] * 1e-3)
     ratios = 0.5 * (torch.log1p(-abar) - torch.log(abar))
     return torch.cat([ratios[:1] - math.log(10.0), ratios])
 
 
 @dataclass(frozen=True)
 class Tabulated(Schedule):
-    """The discrete schedules of DDPM, at any number of levels; log(sigma / alpha) is linear between.
+    """The discrete schedules of DDPM at any number of levels; log(sigma / alpha) linear between.
 
     Args:
         kind: `linear`, `cosine` or `sigmoid`.
@@ -177,9 +160,7 @@ class Tabulated(Schedule):
 
     def __post_init__(self) -> None:
         if not 2 <= self.levels <= 4000:
-            raise UserError(
-                "E-LIMIT", where="schedule levels", got=str(self.levels), takes="2 to 4000"
-            )
+            raise UserError("E-LIMIT", where="levels", got=str(self.levels), takes="2 to 4000")
         log_ratios(self.kind, self.levels)
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:

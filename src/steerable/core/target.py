@@ -32,9 +32,8 @@ class Target:
 
     def __post_init__(self) -> None:
         if self.kind not in TARGETS:
-            raise UserError(
-                "E-CONFIG", where="target", got=repr(self.kind), takes=", ".join(TARGETS)
-            )
+            takes = ", ".join(TARGETS)
+            raise UserError("E-CONFIG", where="target", got=repr(self.kind), takes=takes)
 
     def __call__(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         d = self.data_std

@@ -10,18 +10,9 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "Ask",
-    "Batch",
-    "Cond",
-    "Dataset",
-    "Denoise",
-    "Estimate",
-    "Range",
-    "Slots",
-    "Spec",
-    "Splits",
+    "Ask", "Batch", "Cond", "Dataset", "Denoise", "Estimate", "Range", "Slots", "Spec", "Splits",
     "spread",
-]
+]  # fmt: skip
 
 
 def spread(value: Tensor, like: Tensor) -> Tensor:
@@ -41,19 +32,12 @@ class Range:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a denoiser answers: the clean item, from which all other parameterisations follow.
+    """What a denoiser answers: the clean item, from which all other parameterisations follow."""
 
-    Attributes:
-        x0: Estimate of E[x0 | x_t], (B,*S).
-        x_t: The noised item that was asked about, (B,*S).
-        alpha: Signal scale, () or (B,).
-        sigma: Noise scale, () or (B,).
-    """
-
-    x0: Tensor
-    x_t: Tensor
-    alpha: Tensor
-    sigma: Tensor
+    x0: Tensor  # estimate of E[x0 | x_t], (B,*S)
+    x_t: Tensor  # the noised item that was asked about, (B,*S)
+    alpha: Tensor  # signal scale, () or (B,)
+    sigma: Tensor  # noise scale, () or (B,)
 
     @property
     def noise(self) -> Tensor:
@@ -90,44 +74,29 @@ class Batch:
 
 @dataclass(frozen=True)
 class Slots:
-    """All that a backbone may know beside `c_in * x_t`.
+    """All that a backbone may know beside `c_in * x_t`."""
 
-    Attributes:
-        level: log(sigma / alpha), (B,).
-        vector: Sum of the vector conditions, (B,D), or None.
-        tokens: Token conditions, (B,L,D), with `mask` (B,L) true where a token counts.
-        planes: Conditions in the form of extra channels, (B,P,*S).
-    """
-
-    level: Tensor
-    vector: Tensor | None = None
-    tokens: Tensor | None = None
-    mask: Tensor | None = None
-    planes: Tensor | None = None
+    level: Tensor  # log(sigma / alpha), (B,)
+    vector: Tensor | None = None  # sum of the vector conditions, (B,D)
+    tokens: Tensor | None = None  # token conditions, (B,L,D)
+    mask: Tensor | None = None  # (B,L), true where a token counts
+    planes: Tensor | None = None  # conditions in the form of extra channels, (B,P,*S)
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What is known of a data set: enough to build and to use a model, without the data.
+    """What is known of a data set: enough to build and to use a model, without the data."""
 
-    Attributes:
-        name: Name for people.
-        shape: Shape of one item, (C,H,W) for pictures.
-        labels: For every label condition the names of its classes, in the order of the indices.
-        std: Standard deviation of the items in [-1, 1], the `data_std` of targets.
-        flip: Whether a left-right flip keeps the meaning.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    std: float = 0.5
-    flip: bool = False
+    name: str  # for people
+    shape: tuple[int, ...]  # of one item, (C,H,W) for pictures
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # class names by index
+    std: float = 0.5  # of the items in [-1, 1], the `data_std` of targets
+    flip: bool = False  # whether a left-right flip keeps the meaning
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Items in memory as bytes: `x` (N,*S) uint8, `cond` one int64 tensor (N,) a label condition."""
+    """Items in memory as bytes: `x` (N,*S) uint8, `cond` one int64 tensor (N,) per condition."""
 
     spec: Spec
     x: Tensor

@@ -27,8 +27,7 @@ _MAX_SIDE = 1024
 def images(
     path: str,
     *,
-    height: int = 0,
-    width: int = 0,
+    size: tuple[int, int] = (0, 0),
     channels: int = 0,
     held_out: Annotated[float, Range(0.01, 0.5)] = 0.1,
     flip: bool = False,
@@ -43,8 +42,8 @@ def images(
     Args:
         path: A folder of class folders, a flat folder, a folder with `metadata.csv` or
             `metadata.jsonl` (`file_name`, `label`), or an .npz file (`images`, `labels`).
-        height: Rows of the items; 0 takes the pictures' own size, at most 64 on the longer side.
-        width: Columns of the items; 0 as for `height`.
+        size: Rows and columns of the items; 0 takes the pictures' own size, at most 64 on the
+            longer side.
         channels: 1 grey, 3 RGB, 4 RGBA; 0 takes the fewest that lose nothing, where alpha counts
             if all pictures can have it and one uses it.
         held_out: Share of each class that is kept for measuring.
@@ -56,6 +55,7 @@ def images(
         UserError: E-DATA for a path, layout or share of bad files that cannot be used; E-LIMIT and
             E-CONFIG for an option out of its range; E-MEM if the pictures do not fit.
     """
+    height, width = size
     _checked(height, width, channels, held_out, on_bad)
     ground = _colour(background)
     scan = Scan(path, strict=on_bad == "error")
@@ -66,7 +66,7 @@ def images(
 
 
 def _checked(height: int, width: int, channels: int, share: float, on_bad: str) -> None:
-    for option, value in (("height", height), ("width", width)):
+    for option, value in (("rows", height), ("columns", width)):
         if not 0 <= value <= _MAX_SIDE:
             takes = f"1 to {_MAX_SIDE} pixels, or 0 for the pictures' own size"
             raise UserError("E-LIMIT", where=f"images {option}", got=str(value), takes=takes)

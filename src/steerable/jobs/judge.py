@@ -32,7 +32,7 @@ from . import durable
 __all__ = ["Judge", "read_judge", "shipped_judge", "train_judge"]
 
 # SHA-256 of data/judge_fashion.safetensors, which `python -m steerable.jobs.judge` made.
-FASHION_SHA256 = "b50bb519c29c38134caab095420de8babb2fe99f6551dd7518a288fbd845c9e9"
+FASHION_SHA256 = "9f6931f1e4eef4697850d27d724af812391ed8ee5df49b6bd205737accd14781"
 PEAK_LR = 4e-3  # of AdamW behind batch norms; the mean of the cycle is about half of it
 WARM_UP = 0.2  # share of the training during which the learning rate climbs
 SMOOTHING = 0.05

@@ -117,7 +117,7 @@ def _loop(job: Prepared, run: Run, state: State, lease: Lease) -> Iterator[Itera
     budget = Budget.parse(job.recipe.training.budget)
     hyper = job.recipe.training
     take = Order(len(job.splits.train), hyper.seed)
-    window: list[tuple[int, float]] = []
+    window = [(state.iteration, state.seconds)]
     try:
         while not state.plan.done(state.iteration):
             lease.beat()

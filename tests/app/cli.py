@@ -1,0 +1,29 @@
+"""The command line in a process of its own, as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TINY = [
+    *("--set", "backbone.channels=[8, 16]"),
+    *("--set", "backbone.width=16"),
+    *("--set", "training.batch=16"),
+]
+
+
+def environment() -> dict[str, str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("STEERABLE_")}
+    return {**clean, "OMP_NUM_THREADS": "1", "CI": "true"}
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "steerable", *map(str, words)]
+
+
+def steerable(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*words), capture_output=True, text=True, cwd=cwd, env=environment(), check=False
+    )
