@@ -62,8 +62,18 @@ def recipe(
     Raises:
         UserError: What is wrong with the data or a setting.
     """
-    part = data_part(data)
-    return _recipe(part, _splits(part).train.spec, preset, budget, size, settings)
+    part, rest = _data(data, settings)
+    return _recipe(part, _splits(part).train.spec, preset, budget, size, rest)
+
+
+def _data(data: str, settings: Sequence[str]) -> tuple[Part, list[str]]:
+    """The data part with the settings `data.…` in it, and the other settings.
+
+    The data is read before a preset can size anything, so its own settings come first.
+    """
+    part, own = data_part(data), [s for s in settings if s.strip().startswith("data.")]
+    bare = Recipe(data=part, process=Part(kind="flow"), backbone=Part(kind="unet"))
+    return bare.with_set(own).data, [s for s in settings if s not in own]
 
 
 def _recipe(
@@ -104,10 +114,10 @@ def prepared(
     if base is None:
         if data is None:
             raise UserError("E-CONFIG", where="data", got="nothing", takes="DATA or a recipe file")
-        part = data_part(data)
+        part, rest = _data(data, settings)
         splits = _splits(part)
         spec = splits.train.spec
-        made = _recipe(part, spec, preset or "flow", budget or "10m", size or "auto", settings)
+        made = _recipe(part, spec, preset or "flow", budget or "10m", size or "auto", rest)
         return prepare(made, run, splits=splits)
     changes = [f"training.budget={budget}"] if budget else []
     made = base.with_set([*changes, *settings])
@@ -116,8 +126,8 @@ def prepared(
     if data is not None and made.data.kind == "images":
         made = made.with_set([f"data.path={json.dumps(data)}"])
     if preset is not None or size is not None:  # asked for again: the run's recipe must agree
-        splits = _splits(made.data)
-        wanted = (preset or made.preset, made.training.budget, size or "auto", settings)
+        splits, rest = _splits(made.data), [s for s in settings if not s.startswith("data.")]
+        wanted = (preset or made.preset, made.training.budget, size or "auto", rest)
         return prepare(_recipe(made.data, splits.train.spec, *wanted), run, splits=splits)
     return prepare(made, run)
 

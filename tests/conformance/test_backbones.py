@@ -50,6 +50,7 @@ def test_any_number_of_channels_and_zero_at_the_start(kind, channels):
     "size", [(1, 1), (1, 5), (2, 2), (3, 3), (2, 3), (5, 7), (9, 16), (28, 28), (31, 33), (48, 64)]
 )
 @pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
 def test_any_height_and_width(kind, size):
     """Built for a size or for another one: the answer covers every pixel and uses the input."""
     for built in (size, (16, 16)):
@@ -79,6 +80,7 @@ def test_gradients_reach_every_parameter(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
 def test_an_item_does_not_depend_on_its_batch(kind):
     shape = (3, 16, 16)
     backbone = randomised(part("backbones", kind)(shape)).eval()
@@ -92,6 +94,7 @@ def test_an_item_does_not_depend_on_its_batch(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
 def test_level_and_vector_matter(kind):
     shape = (1, 16, 16)
     backbone = randomised(part("backbones", kind)(shape)).eval()
@@ -108,6 +111,7 @@ def test_level_and_vector_matter(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
 def test_memory_format_does_not_change_the_answer(kind):
     shape = (3, 16, 20)
     backbone = randomised(part("backbones", kind)(shape)).eval()

@@ -39,6 +39,7 @@ def test_form(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
 def test_different_values_differ_and_the_null_differs_from_all(kind):
     condition, value = _built(kind)
     rows = [*condition(value), *condition(absent_like(value[:1]))]

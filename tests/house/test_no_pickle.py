@@ -106,6 +106,17 @@ def _is_memory(node, tree):
     return isinstance(node, ast.Name) and node.id in made
 
 
+def _our_modules(tree):
+    """Names under which a file knows modules of the package."""
+    return {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        if node.level or (node.module or "").startswith("steerable")
+        for alias in node.names
+    }
+
+
 def writes(tree):
     """Where a file opens another one for writing: (line, what)."""
     for call in _calls(tree):
@@ -124,6 +135,8 @@ def writes(tree):
                 yield call.lineno, "os.open for writing"
         elif last == "save" and isinstance(call.func, ast.Attribute):
             target = call.args[0] if call.args else _keyword(call, "fp")
+            if called.split(".")[0] in _our_modules(tree):
+                continue  # a function of ours, looked at in its own file
             memory = called == "safetensors.torch.save" or _is_memory(target, tree)
             if target is not None and not memory:
                 yield call.lineno, f"{called}(...)"

@@ -84,8 +84,8 @@ MUTANTS = {
     ),
     "grid that stops short of the data": (
         SAMPLE,
-        "[times, torch.zeros(1",
-        "[times, 1e-3 * torch.ones(1",
+        "time_at(levels), torch.zeros(1",
+        "time_at(levels), 1e-3 * torch.ones(1",
     ),
     "DDPM grid shifted by one": (SAMPLE, "(index + 1) / levels", "index / levels"),
     "trailing grid that leads": (
@@ -131,7 +131,7 @@ MUTANTS = {
     # the schedule and the process
     "VP integral without its half": (SCHEDULE, "0.5 * t * (self.beta_max", "t * (self.beta_max"),
     "VE power without its two": (SCHEDULE, "/ (2.0 * log_base)", "/ log_base"),
-    "cosine without its offset": (SCHEDULE, "(v + 0.008) / 1.008", "v"),
+    "cosine without its offset": (SCHEDULE, "(u + 0.008) / 1.008", "u"),
     "one t per batch": (PROCESS, "else noise.uniform(n)", "else noise.uniform(n)[:1].expand(n)"),
     "one stratified t per batch": (
         PROCESS,

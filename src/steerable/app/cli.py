@@ -37,6 +37,12 @@ for _name, _help in COMMANDS.items():
     app.command(f"steerable.app.{_name}:{_name}", name=_name, help=_help)
 
 
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether Python or torch ran out of memory; torch's CPU allocator has no type of its own."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with a documented exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -52,10 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = " ".join(str(error).split())
         usage = UserError("E-CONFIG", where="command line", got=text, do="see steerable --help")
         sys.exit(fail(usage, as_json="--json" in words))
-    except MemoryError:
-        memory = UserError(
-            "E-MEM", where="memory", got="none left", do="--set training.batch=32, or --size xs"
-        )
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        do = "--set training.batch=32, --size xs, or smaller pictures"
+        kept = "the last checkpoint"
+        memory = UserError("E-MEM", where="memory", got="none left", kept=kept, do=do)
         sys.exit(fail(memory, as_json="--json" in words))
     except KeyboardInterrupt:
         sys.exit(130)

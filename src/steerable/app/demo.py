@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from .console import Bar, Stop, result
 from .evaluate import evaluation_lines, run_evaluation
@@ -11,7 +14,13 @@ from .train import plan_lines, run_training
 __all__ = ["demo"]
 
 
-def demo(*, run: Path = Path("runs/demo"), budget: str = "150s", n: int = 2000) -> int:
+def demo(
+    *,
+    run: Path = Path("runs/demo"),
+    budget: str = "150s",
+    n: int = 2000,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
     """Train on the 6,000 pictures of clothes in the package, draw them, measure, write a report.
 
     Parameters
@@ -22,6 +31,8 @@ def demo(*, run: Path = Path("runs/demo"), budget: str = "150s", n: int = 2000) 
         Training time.
     n
         Number of samples that are measured.
+    json
+        Print the figures as one JSON object.
     """
     from steerable import api
     from steerable.jobs import sample as job
@@ -32,9 +43,10 @@ def demo(*, run: Path = Path("runs/demo"), budget: str = "150s", n: int = 2000) 
         prepared = api.prepared("fashion", run, budget=budget, settings=["data.source=embedded"])
         for line in plan_lines(prepared):
             bar.say(line)
-        code = stop.code or run_training(prepared, bar, stop, json=False)
-    if code:
-        return code
+        if not stop.code:
+            run_training(prepared, bar, stop)
+    if stop.code:
+        return stop.code
     model = api.load(run)
     made = None
     for progress in job.sample(model, model.recipe, job.wishes(model.spec, [], 10, 0)):
@@ -49,5 +61,5 @@ def demo(*, run: Path = Path("runs/demo"), budget: str = "150s", n: int = 2000) 
         f"report   {page}",
         f"go on    steerable sample {run} --label sneaker -n 16",
     ]
-    result({}, as_json=False, lines=lines)
+    result({**found.result, "report": str(page)}, as_json=json, lines=lines)
     return 0

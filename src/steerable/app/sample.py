@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from steerable.core.errors import UserError
 
 from .console import Bar, duration, result
+
+if TYPE_CHECKING:
+    from steerable.jobs.model import Model
+    from steerable.jobs.sample import Sample, Wish
+    from steerable.recipes.recipe import Recipe
 
 __all__ = ["interval_of", "sample"]
 
@@ -95,6 +100,33 @@ def sample(
         settings=set_ or (),
     )
     wanted = job.wishes(model.spec, label or [], n, seed)
+    start = time.monotonic()
+    made, frames = _sampled(model, recipe, wanted, film=film)
+    where = out or _free(Path(run) if Path(run).is_dir() else Path())
+    job.write(made, model, where, frames)
+    _tell(made, where, time.monotonic() - start, as_json=json)
+    return 0
+
+
+def _tell(made: Sample, where: Path, seconds: float, *, as_json: bool) -> None:
+    recipe, n = made.recipe, len(made.wishes)
+    plain = {
+        "out": str(where),
+        "n": n,
+        "seconds": round(seconds, 2),
+        "calls": made.calls,
+        "sampler": recipe.sampler.flat(),
+        "guidance": [part.flat() for part in recipe.guidance],
+    }
+    result(plain, as_json=as_json, lines=[f"{n} pictures in {where}", str(where / "grid.png")])
+
+
+def _sampled(
+    model: Model, recipe: Recipe, wanted: list[Wish], *, film: bool
+) -> tuple[Sample, list[Any]]:
+    """The pictures, with progress on stderr, and the frames of a film if one is wanted."""
+    from steerable.jobs import sample as job
+
     frames: list[Any] = []
     bar, made, start = Bar(), None, time.monotonic()
     for progress in job.sample(model, recipe, wanted, frames=frames if film else None):
@@ -103,20 +135,7 @@ def sample(
         left = (time.monotonic() - start) * (1 / share - 1)
         bar.show(share, f"{len(wanted)} pictures  {duration(left)} left", last=made is not None)
     assert made is not None
-    where = out or _free(Path(run) if Path(run).is_dir() else Path())
-    job.write(made, model, where, frames)
-    plain = {
-        "out": str(where),
-        "n": len(wanted),
-        "seconds": round(time.monotonic() - start, 2),
-        "calls": made.calls,
-        "sampler": recipe.sampler.flat(),
-        "guidance": [part.flat() for part in recipe.guidance],
-    }
-    result(
-        plain, as_json=json, lines=[f"{len(wanted)} pictures in {where}", str(where / "grid.png")]
-    )
-    return 0
+    return made, frames
 
 
 def _free(base: Path) -> Path:

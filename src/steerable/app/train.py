@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,7 +69,11 @@ def train(
         if dry_run:
             result({"run": str(where), **job.facts}, as_json=json, lines=[])
             return 0
-        return stop.code or run_training(job, bar, stop, json=json)
+        if not stop.code:
+            done = run_training(job, bar, stop)
+            lines = [f"model    {done['model']}", f"next     steerable sample {where}"]
+            result(done, as_json=json, lines=lines)
+        return stop.code
 
 
 def plan_lines(job: Prepared) -> list[str]:
@@ -113,8 +116,9 @@ def _event_text(event: dict[str, Any]) -> str:
     return ""
 
 
-def run_training(job: Prepared, bar: Bar, stop: Stop, *, json: bool) -> int:
-    """Train with progress; returns the exit code, 0 or 130 / 143 after a signal."""
+def run_training(job: Prepared, bar: Bar, stop: Stop) -> dict[str, Any]:
+    """Train with progress; returns what was done."""
+    from steerable.jobs import durable
     from steerable.jobs.run import Run
     from steerable.jobs.train import train as iterations
 
@@ -136,18 +140,15 @@ def run_training(job: Prepared, bar: Bar, stop: Stop, *, json: bool) -> int:
         if stop.code:
             steps.close()
             bar.say(f"stopped and saved at iteration {step.i}; the same command goes on")
-            return stop.code
+            break
     done = {"run": str(job.run), "model": str(job.run / "model.safetensors"), **job.facts}
     if step is not None:
         done |= {"iterations": step.i, "images": step.images, "seconds": round(step.seconds, 1)}
-        log.append("log.txt", f"finished: {step.i} iterations, {step.images} pictures")
+        word = "finished" if step.i == step.total else "stopped"
+        log.append("log.txt", f"{word}: {step.i} iterations, {step.images} pictures")
     else:
         bar.say("this run is finished already; a longer --budget goes on")
-    lost = sum(log.warnings.values())
-    if lost:
-        bar.say(f"warning  {lost} log lines could not be written")
-    name = os.fspath(job.run)
-    result(
-        done, as_json=json, lines=[f"model    {done['model']}", f"next     steerable sample {name}"]
-    )
-    return 0
+    odd = {name: count for name, count in durable.tally.items() if count}
+    if odd:
+        bar.say("warning  " + ", ".join(f"{count} {name}" for name, count in odd.items()))
+    return {**done, "counters": odd}

@@ -35,7 +35,6 @@ CODES: dict[str, Fault] = {
     "E-MEM": Fault(5, 503, "out of memory"),
     "E-NUM": Fault(6, 422, "the numbers are no longer finite"),
     "E-LOCK": Fault(7, 409, "another process uses this run folder"),
-    "E-GATE": Fault(9, 200, "a quality gate was missed"),
 }
 
 

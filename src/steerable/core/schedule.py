@@ -113,8 +113,8 @@ class Edm(Schedule):
 def _abar(kind: str, u: Tensor) -> Tensor:
     """Signal power at the share u (*) of the way, in float64."""
     if kind == "cosine":  # Source: Nichol and Dhariwal, arXiv 2102.09672, eq. 17, s = 0.008
-        angle, start = ((v + 0.008) / 1.008 * math.pi / 2 for v in (u, 0.0))
-        return (torch.cos(angle) / math.cos(start)) ** 2
+        angle = (u + 0.008) / 1.008 * math.pi / 2
+        return (torch.cos(angle) / math.cos(0.008 / 1.008 * math.pi / 2)) ** 2
     if kind == "sigmoid":  # Source: Jabri et al., arXiv 2212.11972, from -3 to 3; lucidrains' curve
         low, high = torch.tensor([-3.0, 3.0], dtype=torch.float64).sigmoid()
         return (high - torch.sigmoid(u * 6.0 - 3.0)) / (high - low)

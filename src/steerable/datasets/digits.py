@@ -19,7 +19,7 @@ def digits() -> Splits:
     Source: the test part of "Optical Recognition of Handwritten Digits", UCI.
     """
     stored = resources.files("steerable").joinpath("data", "digits.npz").read_bytes()
-    with np.load(BytesIO(stored)) as arrays:
+    with np.load(BytesIO(stored), allow_pickle=False) as arrays:
         x = torch.from_numpy(arrays["images"])[:, None]
         label = torch.from_numpy(arrays["labels"].astype(np.int64))
     out = torch.arange(len(x)) % 5 == 0

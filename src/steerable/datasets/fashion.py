@@ -89,7 +89,7 @@ def _sheet(part: str) -> _Arrays:
     count = {"train": 6000, "test": 1000}[part]
     with Image.open(BytesIO(_resource(f"fashion_{part}_{count}.png"))) as picture:
         sheet = np.asarray(picture)
-    with np.load(BytesIO(_resource("fashion_labels.npz"))) as stored:
+    with np.load(BytesIO(_resource("fashion_labels.npz")), allow_pickle=False) as stored:
         labels = stored[f"{part}_labels"]
     cells = sheet.reshape(count // 100, 28, 100, 28).swapaxes(1, 2).reshape(count, 28, 28)
     order = np.arange(count).reshape(10, -1).T.ravel()

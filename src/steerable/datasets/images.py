@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ImageColor
 from torch import Tensor
 
 from steerable.core.errors import UserError
@@ -81,6 +80,8 @@ def _checked(height: int, width: int, channels: int, share: float, on_bad: str) 
 
 
 def _colour(name: str) -> tuple[int, int, int]:
+    from PIL import ImageColor
+
     try:
         red, green, blue, *_ = ImageColor.getrgb(name)
     except ValueError as fault:

@@ -67,17 +67,7 @@ def evaluate(
             data is not what the model was trained for.
     """
     started = time.monotonic()
-    names = model.labels
-    if not names:
-        do = "give the training pictures labels: one sub-folder a class"
-        raise UserError("E-EVAL", where=model.spec.name, got="a model without labels", do=do)
-    if splits.train.spec.labels != model.spec.labels or splits.train.spec.shape != model.spec.shape:
-        got = f"{splits.train.spec.shape}, {len(splits.train.spec.labels.get('label', ()))} classes"
-        takes = f"{model.spec.shape}, the {len(names)} classes of the model"
-        raise UserError("E-DATA", where=splits.train.spec.name, got=got, takes=takes)
-    if n < 2 * len(names):
-        takes = f"{2 * len(names)} or more, two a class"
-        raise UserError("E-EVAL", where="n", got=str(n), takes=takes)
+    names = _measurable(model, splits, n)
     yield Looking("judge", 0, 1)
     judge = judge_for(splits)
     wanted = [Wish(names[i % len(names)], seed + i) for i in range(n)]
@@ -104,6 +94,22 @@ def evaluate(
         "seconds": round(time.monotonic() - started, 1),
     }
     yield Looking("done", 1, 1, Evaluation(result, made))
+
+
+def _measurable(model: Model, splits: Splits, n: int) -> tuple[str, ...]:
+    """The class names, if there are any and the data has the same."""
+    names, spec = model.labels, splits.train.spec
+    if not names:
+        do = "give the training pictures labels: one sub-folder a class"
+        raise UserError("E-EVAL", where=model.spec.name, got="a model without labels", do=do)
+    if spec.labels != model.spec.labels or spec.shape != model.spec.shape:
+        got = f"{spec.shape}, {len(spec.labels.get('label', ()))} classes"
+        takes = f"{model.spec.shape}, the {len(names)} classes of the model"
+        raise UserError("E-DATA", where=spec.name, got=got, takes=takes)
+    if n < 2 * len(names):
+        takes = f"{2 * len(names)} or more, two a class"
+        raise UserError("E-EVAL", where="n", got=str(n), takes=takes)
+    return names
 
 
 def _obedience(judge: Judge, made: Sample, names: tuple[str, ...]) -> dict[str, Any]:

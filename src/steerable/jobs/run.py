@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +57,15 @@ def differences(old: Recipe, new: Recipe) -> list[tuple[str, Any, Any]]:
     ]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
     """A run folder that this process owns.
 
     Attributes:
         path: The folder.
-        warnings: Losses that do not stop training (a log line, a preview), by kind.
     """
 
     path: Path
-    warnings: dict[str, int] = field(default_factory=dict)
 
     def recipe(self) -> Recipe | None:
         """The recipe that the folder was made with, if it was made."""
@@ -129,7 +127,7 @@ class Run:
         except UserError as error:
             if error.code != "E-DISK":
                 raise
-            self.warnings[kind] = self.warnings.get(kind, 0) + 1
+            durable.tally[f"lost in {kind}"] += 1
 
     def room_for(self, need: int) -> None:
         """Refuse to start when two checkpoints of `need` bytes do not fit.

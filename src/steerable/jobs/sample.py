@@ -237,11 +237,10 @@ def write(made: Sample, model: Model, out: Path, frames: Sequence[Tensor] = ()) 
     """
     durable.folder(out)
     lines, paths = [], []
-    digits = max(4, len(str(len(made.x) - 1)))
     for index, (x, wish) in enumerate(zip(made.x, made.wishes, strict=True)):
         settings = settings_of(made, model, wish)
         text = {"steerable": json.dumps(settings, sort_keys=True), **settings_text(settings)}
-        path = out / f"{index:0{digits}d}.png"
+        path = out / f"{index}.png"
         durable.write(path, png(x, text))
         paths.append(path)
         record = {"index": index, "file": path.name, **settings}

@@ -100,7 +100,10 @@ def train(job: Prepared) -> Iterator[Iteration]:
         durable.sweep(job.run / "checkpoints")
         resumes = run.check(job.recipe)
         state = fresh(job)
-        found = checkpoint.newest(job.run)[0] if resumes else None
+        found, passed_over = checkpoint.newest(job.run) if resumes else (None, [])
+        for reason in passed_over:
+            durable.tally["damaged checkpoints passed over"] += 1
+            run.append("log.txt", f"damaged checkpoint passed over: {reason}")
         if found is not None:
             restore(state, found)
             _rewind(job.run, state.iteration)

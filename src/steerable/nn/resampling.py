@@ -9,7 +9,7 @@ __all__ = ["padded"]
 
 
 def padded(x: Tensor, multiple: int) -> Tensor:
-    """X (B,C,H,W) with its last row and column repeated until H and W are multiples."""
+    """Pictures x (B,C,H,W) with their last row and column repeated until H and W are multiples."""
     height, width = x.shape[-2:]
     below, right = -height % multiple, -width % multiple
     return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
