@@ -117,7 +117,7 @@ def main() -> None:
             }
         )
     median = {key: round(statistics.median(row[key] for row in rows), 3) for key in rows[0]}
-    doubled, twice = Cfg(weight=2.0, together=True), Cfg(weight=2.0)
+    doubled, twice = Cfg(weight=2.0, together=65536), Cfg(weight=2.0, together=0)
     for n in (1, 4, 16, 64):
         ratios = []
         for _ in range(options.turns):

@@ -34,7 +34,7 @@ def check_cfg_formula(kit) -> None:
         assert float((c - u).abs().max()) > 0.1, "the world must tell the two apart"
         for weight in (-1.0, 0.0, 0.5, 1.0, 2.0, 7.5):
             want = u + weight * (c - u)
-            for together in (False, True):
+            for together in (0, 65536):
                 cfg = kit.part("guidance.cfg")(weight=weight, together=together)
                 got = cfg(world)(x, t, cond)
                 off = float((got.x0 - want).abs().max())
@@ -47,7 +47,7 @@ def check_cfg_together(kit) -> None:
     """One doubled batch and two calls agree to 1e-6 in float32, also with a time per item."""
     world, x, _, cond = guided_world(kit, dtype=torch.float32)
     for t in (torch.tensor(0.4, dtype=F64), torch.linspace(0.2, 0.9, len(x), dtype=F64)):
-        both = kit.part("guidance.cfg")(weight=3.0, together=True)(world)(x, t, cond)
+        both = kit.part("guidance.cfg")(weight=3.0, together=65536)(world)(x, t, cond)
         apart = kit.part("guidance.cfg")(weight=3.0)(world)(x, t, cond)
         assert float((both.x0 - apart.x0).abs().max()) < 1e-6
         assert both.alpha.shape == apart.alpha.shape
@@ -71,7 +71,7 @@ def check_cfg_off(kit) -> None:
 def check_cfg_interval(kit) -> None:
     """Between stop and start the answer is guided, outside it is the conditional one."""
     world, x, _, cond = guided_world(kit)
-    for together in (False, True):
+    for together in (0, 65536):
         cfg = kit.part("guidance.cfg")(weight=3.0, start=0.7, stop=0.3, together=together)
         for time, inside in ((0.9, False), (0.7, True), (0.5, True), (0.3, True), (0.1, False)):
             t = torch.tensor(time, dtype=F64)
@@ -184,7 +184,7 @@ def check_null(kit) -> None:
     assert float((mixed[3:] - absent[3:]).abs().max()) < 1e-6
     assert float((mixed[:3] - given[:3]).abs().max()) < 1e-6
     assert float((given - missing).abs().max()) > 1e-3, "the label must matter"
-    for together in (False, True):
+    for together in (0, 65536):
         cfg = kit.part("guidance.cfg")(weight=0.0, together=together)
         off = float((cfg(denoiser)(x, t, {"label": y}).x0 - missing).abs().max())
         assert off < 1e-5, "weight zero is not the trained null"
@@ -257,7 +257,7 @@ def check_start(kit) -> None:
 def check_conditional_loss_uses_own_label(kit) -> None:
     """Every item is asked with its own condition, in the doubled batch too."""
     world, x, t, cond = guided_world(kit)
-    for together in (False, True):
+    for together in (0, 65536):
         seen = []
 
         def denoise(x_t, time, given, seen=seen):

@@ -35,7 +35,7 @@ def _sampled(guidance, label):
 def test_weight_one_samples_exactly_what_no_guidance_samples():
     plain = _sampled(None, 1)
     assert torch.equal(_sampled(Cfg(weight=1.0), 1), plain)
-    assert torch.equal(_sampled(Cfg(weight=1.0, together=True), 1), plain)
+    assert torch.equal(_sampled(Cfg(weight=1.0, together=65536), 1), plain)
     assert not torch.equal(_sampled(Cfg(weight=2.0), 1), plain)
 
 
@@ -48,7 +48,10 @@ def test_an_empty_interval_is_no_guidance_and_a_part_of_it_lies_between():
 
 
 def test_two_calls_and_one_doubled_batch_sample_the_same():
-    apart, both = _sampled(Cfg(weight=2.5), 1), _sampled(Cfg(weight=2.5, together=True), 1)
+    apart, both = (
+        _sampled(Cfg(weight=2.5, together=0), 1),
+        _sampled(Cfg(weight=2.5, together=65536), 1),
+    )
     assert float((apart - both).abs().max()) < 1e-6
 
 

@@ -25,17 +25,18 @@ class Cfg(Guidance):
         weight: 1 is off, 0 is unconditional, above 1 exaggerates the condition.
         start: Guidance is at work from this time on (1 is pure noise) ...
         stop: ... down to this time (0 is data); outside, the conditional estimate is used.
-        together: Ask both in one doubled batch instead of two calls; the result is the same.
+        together: Largest batch that is asked both in one doubled call, which is faster when
+            small (measured: 1.2 to 1.4 times up to 16 pictures, equal at 64); same result.
     """
 
     weight: Annotated[float, Range(-100, 100)] = 2.0
-    together: bool = False
+    together: Annotated[int, Range(0, 65536)] = 32
 
     def __call__(self, denoise: Denoise) -> Denoise:
         def guided(x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
             if self.weight == 1.0 or not cond or not self.active(t):
                 return denoise(x_t, t, cond)
-            if self.together:
+            if len(x_t) <= self.together:
                 with_cond, without = self._doubled(denoise, x_t, t, cond)
             else:
                 estimate = denoise(x_t, t, cond)

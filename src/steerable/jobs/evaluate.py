@@ -88,7 +88,7 @@ def evaluate(
         "judge_sha256": judge.sha256,
         "n": n,
         "samples_per_second": round(speed, 2),
-        "calls_per_sample": round(made.calls / max(1, -(-n // 64)), 2),
+        "calls_per_sample": made.calls,
         "sampler": recipe.sampler.flat(),
         "guidance": [part.flat() for part in recipe.guidance],
         "seconds": round(time.monotonic() - started, 1),

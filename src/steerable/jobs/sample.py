@@ -39,7 +39,10 @@ class Wish:
 
 @dataclass(frozen=True)
 class Sample:
-    """Pictures that were made, x (n,C,H,W) uint8, each with its wish; calls of the network."""
+    """Pictures that were made, x (n,C,H,W) uint8, each with its wish.
+
+    `calls` counts the evaluations of the network for one picture.
+    """
 
     x: Tensor
     wishes: tuple[Wish, ...]
@@ -134,13 +137,13 @@ def steered(
 def moments(
     net: Denoiser, recipe: Recipe, spec: Spec, wanted: Sequence[Wish]
 ) -> Iterator[tuple[Moment, int]]:
-    """The moments of one batch of wishes, each with the calls of the network so far."""
+    """The moments of one batch of wishes, each with the network's evaluations a picture so far."""
     calls = 0
     schedule = net.process.schedule
 
     def counted(x_t: Tensor, t: Tensor, cond: Any) -> Any:
         nonlocal calls
-        calls += 1
+        calls += len(x_t) // len(wanted)
         return net(x_t, t, cond)
 
     ask: Denoise = counted
@@ -198,7 +201,7 @@ def sample(
         UserError: E-NUM if the numbers do not stay finite.
     """
     batches = [wanted[i : i + BATCH] for i in range(0, len(wanted), BATCH)]
-    of, done, total_calls = len(batches) * recipe.sampler.steps, 0, 0
+    of, done, most = len(batches) * recipe.sampler.steps, 0, 0
     pictures = []
     for number, batch in enumerate(batches):
         calls, x = 0, torch.empty(0)
@@ -210,9 +213,9 @@ def sample(
             if done < of:
                 yield Progress(done, of)
         pictures.append(bytes_of(x))
-        total_calls += calls
+        most = max(most, calls)
     x = torch.cat(pictures)
-    yield Progress(done, of, Sample(x, tuple(wanted), recipe, total_calls))
+    yield Progress(done, of, Sample(x, tuple(wanted), recipe, most))
 
 
 def settings_of(made: Sample, model: Model, wish: Wish) -> dict[str, Any]:
