@@ -17,7 +17,7 @@ from steerable.jobs.plan import Plan, first_plan
 from steerable.jobs.prepare import prepare
 from steerable.jobs.state import fresh
 from steerable.jobs.train import train
-from steerable.recipes.recipe import Training
+from steerable.recipes.recipe import Training, from_yaml
 from steerable.recipes.store import open_model
 
 from .tiny import finish, tiny
@@ -251,3 +251,36 @@ def test_loss_falls_below_that_of_the_best_constant_answer(unbroken):
     _, steps = unbroken
     assert sum(s.loss for s in steps[-5:]) < 0.9 * sum(s.loss for s in steps[:5])
     assert Noise.of(0, iteration=0, items=torch.arange(2)).uniform(2).unique().numel() == 2
+
+
+def test_a_longer_time_goes_on_after_the_end_and_is_written_down(tmp_path):
+    run = tmp_path / "run"
+    first = list(train(prepare(tiny().with_set(["training.budget=1s"]), run)))
+    longer = tiny().with_set(["training.budget=3s", "sampler.steps=9"])
+    second = list(train(prepare(longer, run)))
+    assert second[0].i == first[-1].i + 1 and second[-1].seconds >= first[-1].seconds + 1.0
+    assert second[0].lr == pytest.approx(2e-3), "past its warm-up, with the plan open again"
+    assert second[-1].lr < 1e-3 and second[-1].i == second[-1].total
+    kept = from_yaml(run / "recipe.yaml")
+    assert (kept.training.budget, kept.sampler.steps) == ("3s", 9)
+    assert list(train(prepare(longer, run))) == []
+
+
+def test_whether_to_compile_is_decided_once_for_a_run(tmp_path):
+    run = tmp_path / "run"
+    finish(prepare(tiny(3), run))
+    assert from_yaml(run / "recipe.yaml").training.compile == "off", "a run of seconds"
+    again = prepare(tiny(6), run)
+    assert again.resumes and again.recipe.training.compile == "off"
+
+
+@pytest.mark.slow
+def test_a_compiled_run_learns_the_same(tmp_path):
+    ends = []
+    for choice in ("off", "on"):
+        run = tmp_path / choice
+        steps = finish(prepare(tiny(12, f"training.compile='{choice}'"), run))
+        ends.append((weights(run), [step.loss for step in steps]))
+    assert ends[0][1] == pytest.approx(ends[1][1], rel=1e-3)
+    for name, value in ends[0][0].items():
+        torch.testing.assert_close(ends[1][0][name], value, rtol=0.02, atol=2e-3)

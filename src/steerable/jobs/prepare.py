@@ -32,8 +32,21 @@ class Prepared:
     denoiser: Denoiser
     facts: dict[str, Any]
     plan: Plan
-    compiled: bool
     resumes: bool
+
+
+COMPILE_AFTER = 1200.0  # seconds of training that repay trying it
+
+
+def _compiling(recipe: Recipe, choice: str) -> Recipe:
+    return recipe.with_set([f"training.compile='{choice}'"])
+
+
+def _as_compiled_before(recipe: Recipe, old: Recipe | None) -> Recipe:
+    """The choice of the first session holds for a run: compiled code rounds otherwise."""
+    if old is None or recipe.training.compile != "auto":
+        return recipe
+    return _compiling(recipe, old.training.compile)
 
 
 def prepare(recipe: Recipe, run: str | Path, *, splits: Splits | None = None) -> Prepared:
@@ -47,6 +60,7 @@ def prepare(recipe: Recipe, run: str | Path, *, splits: Splits | None = None) ->
     Raises:
         UserError: What the data, the recipe or the run folder say against it.
     """
+    recipe = _as_compiled_before(recipe, Run(Path(run)).recipe())
     resumes = Run(Path(run)).check(recipe)
     if recipe.training.threads:
         torch.set_num_threads(recipe.training.threads)
@@ -63,10 +77,9 @@ def prepare(recipe: Recipe, run: str | Path, *, splits: Splits | None = None) ->
     plan = first_plan(recipe.training, rate)
     budget = Budget.parse(recipe.training.budget)
     seconds = budget.seconds if budget.seconds is not None else (plan.total or 0) / rate
-    choice = recipe.training.compile
-    compiled = choice == "on" or (
-        choice == "auto" and seconds > 1200 and compile_pays(net, batch, rate)
-    )
+    if recipe.training.compile == "auto":
+        pays = seconds > COMPILE_AFTER and compile_pays(net, batch, rate)
+        recipe = _compiling(recipe, "on" if pays else "off")
     flops = forward_flops(net, batch)
     facts = {
         "parameters": sum(p.numel() for p in net.parameters()),
@@ -75,8 +88,8 @@ def prepare(recipe: Recipe, run: str | Path, *, splits: Splits | None = None) ->
         "images_per_second": round(batch_size * rate, 1),
         "seconds": round(seconds, 1),
         "iterations": plan.total or int(seconds * rate),
-        "compiled": compiled,
+        "compiled": recipe.training.compile == "on",
         "train_items": len(splits.train),
         "held_out_items": len(splits.held_out),
     }
-    return Prepared(recipe, Path(run), splits, report, net, facts, plan, compiled, resumes)
+    return Prepared(recipe, Path(run), splits, report, net, facts, plan, resumes)

@@ -107,6 +107,10 @@ class Run:
             _mkdir(self.path / name)
         self.write_json("data-report.json", report)
         self.write_json("environment.json", environment())
+        self.keep(recipe)
+
+    def keep(self, recipe: Recipe) -> None:
+        """Write the recipe, in which what is free may have changed since the last session."""
         durable.write(self.path / "recipe.yaml", recipe.yaml().encode())
 
     def write_json(self, name: str, value: Any) -> None:

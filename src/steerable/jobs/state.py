@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -99,6 +99,7 @@ def save(job: Prepared, state: State) -> dict[str, Any]:
         "loss_sum": state.loss_sum,
         "loss_count": state.loss_count,
         "averaged": int(state.ema.n_averaged),
+        "budget": job.recipe.training.budget,
         "plan": {"warmup": plan.warmup, "cooldown": plan.cooldown, "total": plan.total},
         "validations": state.validations,
     }
@@ -118,8 +119,8 @@ def save(job: Prepared, state: State) -> dict[str, Any]:
     return {"event": "checkpoint", "iteration": state.iteration, "seconds": spent}
 
 
-def restore(state: State, found: checkpoint.Checkpoint) -> None:
-    """Put a checkpoint back; with a longer budget the plan opens again."""
+def restore(state: State, found: checkpoint.Checkpoint, budget: str) -> None:
+    """Put a checkpoint back; under another budget the plan opens again, past its warm-up."""
     where = found.path.name
     fit(state.net, found.parts["model"], where)
     fit(state.ema.module, found.parts["ema"], where)
@@ -137,7 +138,5 @@ def restore(state: State, found: checkpoint.Checkpoint) -> None:
     state.loss_sum, state.loss_count = float(plain["loss_sum"]), int(plain["loss_count"])
     state.validations = list(plain["validations"])
     saved = Plan(**plain["plan"])
-    if state.plan.total is None:
-        state.plan = saved
-    else:  # a budget in iterations: the plan follows from the recipe, the warm-up from the start
-        state.plan = Plan(saved.warmup, state.plan.cooldown, state.plan.total)
+    same = plain["budget"] == budget
+    state.plan = saved if same else replace(state.plan, warmup=saved.warmup)

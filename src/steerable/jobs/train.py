@@ -105,11 +105,12 @@ def train(job: Prepared) -> Iterator[Iteration]:
             durable.tally["damaged checkpoints passed over"] += 1
             run.append("log.txt", f"damaged checkpoint passed over: {reason}")
         if found is not None:
-            restore(state, found)
+            restore(state, found, job.recipe.training.budget)
             _rewind(job.run, state.iteration)
+            run.keep(job.recipe)
         else:
             run.create(job.recipe, job.report)
-        if job.compiled:
+        if job.recipe.training.compile == "on":
             state.net.backbone.compile()
         yield from _loop(job, run, state, lease)
 
