@@ -48,6 +48,16 @@ def _groups(channels: int) -> int:
     return max(g for g in (8, 4, 2, 1) if channels % g == 0)
 
 
+def stem_for(shape: tuple[int, ...], width: int) -> int:
+    """The largest of 1, 2, 4, 8 that leaves 12 positions a side and half the width to features.
+
+    A first level narrower than the numbers of a patch cannot pass the noise of every pixel on,
+    and the samples stay noisy.
+    """
+    fits = [s for s in (1, 2, 4, 8) if max(shape[1:]) >= 12 * s and 2 * shape[0] * s**2 <= width]
+    return max(fits, default=1)
+
+
 class Unet(Backbone):
     """Images (B,C,H,W) of any size and any number of channels; reads `vector`.
 
@@ -55,7 +65,7 @@ class Unet(Backbone):
         shape: Shape (C,H,W) of the items, set by the data.
         channels: Width of each level; a level has half the height and width of the one before.
         blocks: Residual blocks a level, on the way down and on the way up.
-        stem: Space-to-depth factor before the first level; 0 chooses it from the size.
+        stem: Space-to-depth factor before the first level; 0 chooses it from size and width.
         width: Width of the vector that carries noise level and conditions.
         attention: Largest map side that gets self-attention.
         dropout: Dropout inside the residual blocks.
@@ -76,7 +86,7 @@ class Unet(Backbone):
     ) -> None:
         super().__init__()
         depth, side = shape[0], max(shape[1:])
-        self.stem = stem or (1 if side <= 16 else 2 if side <= 48 else 4 if side <= 128 else 8)
+        self.stem = stem or stem_for(shape, channels[0])
         self.multiple = self.stem * 2 ** (len(channels) - 1)
         self.width = width
         self.level = LevelEmbedding(width)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from steerable.backbones.unet import stem_for
 from steerable.core.types import Spec
 from steerable.recipes.part import Part
 from steerable.recipes.recipe import Budget, Recipe, Sampling, Training
@@ -30,7 +33,7 @@ def flow(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto") -> 
         size: `xs`, `s`, `m`, `l`, `xl`, or `auto` to choose by the budget.
     """
     base = SIZES[size] if size in SIZES else _affordable(spec, Budget.parse(budget))
-    channels = (base, 2 * base)
+    channels = _channels(spec, base)
     lr = 2e-3 * min(1.0, (48 / base) ** 1.2)
     conditions = {name: Part(kind="label") for name in spec.labels}
     guidance = (Part(kind="cfg", options=GUIDANCE),) if conditions else ()
@@ -38,7 +41,14 @@ def flow(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto") -> 
         preset="flow",
         data=data,
         process=Part(kind="flow"),
-        backbone=Part(kind="unet", options={"channels": channels, "width": 4 * base}),
+        backbone=Part(
+            kind="unet",
+            options={
+                "channels": channels,
+                "width": 4 * base,
+                "stem": stem_for(spec.shape, base),
+            },
+        ),
         conditions=conditions,
         training=Training(budget=budget, lr=round(lr, 6), flip=spec.flip),
         sampler=Sampling(kind="dpmpp_2m", steps=12, grid=Part(kind="uniform")),
@@ -46,15 +56,29 @@ def flow(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto") -> 
     )
 
 
+def _channels(spec: Spec, base: int) -> tuple[int, ...]:
+    """Levels until the map is at most 8 wide, at least two: the base width, then twice that."""
+    side = max(spec.shape[1:]) / stem_for(spec.shape, base)
+    levels = max(2, 1 + math.ceil(math.log2(side / 8)))
+    return (base, *[2 * base] * (levels - 1))
+
+
+def _forward_flop(spec: Spec, base: int) -> float:
+    """FLOP of the 3x3 convolutions of one forward pass: four a level and one between levels."""
+    channels, positions = _channels(spec, base), math.prod(spec.shape[1:])
+    positions /= stem_for(spec.shape, base) ** 2
+    flop = 0.0
+    for i, width in enumerate(channels):
+        flop += 4 * 18 * width**2 * positions / 4**i
+        flop += 18 * width * channels[i - 1] * positions / 4**i if i else 0.0
+    return flop
+
+
 def _affordable(spec: Spec, budget: Budget) -> int:
     """The largest base width that sees enough images in the budget."""
     if budget.seconds is None:
         return SIZES["s"]
-    pixels = spec.shape[1] * spec.shape[2]
-    stem = 1 if max(spec.shape[1:]) <= 16 else 2 if max(spec.shape[1:]) <= 48 else 4
     for base in sorted(SIZES.values(), reverse=True):
-        # 75 MFLOP forward at 28x28 with 48 channels behind a stem of 2; training is three times it
-        forward = 75e6 * (pixels / 28**2) * (4 / stem**2) * (base / 48) ** 2
-        if budget.seconds * FLOPS_PER_SECOND / (3 * forward) >= IMAGES_WANTED:
+        if budget.seconds * FLOPS_PER_SECOND / (3 * _forward_flop(spec, base)) >= IMAGES_WANTED:
             return base
     return SIZES["xs"]
