@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from steerable.core.errors import UserError
 from steerable.core.types import Spec, Splits
-from steerable.jobs.data import data_part, data_report
-from steerable.jobs.evaluate import Evaluation
+from steerable.jobs.data import data_part, data_report, part_again
+from steerable.jobs.evaluate import SEED, Evaluation, Looking
 from steerable.jobs.evaluate import evaluate as _evaluate
 from steerable.jobs.model import Model
 from steerable.jobs.prepare import Prepared, prepare
@@ -28,6 +27,7 @@ __all__ = [
     "Recipe",
     "UserError",
     "evaluate",
+    "evaluation",
     "inspect_data",
     "load",
     "parts",
@@ -110,6 +110,9 @@ def prepared(
         UserError: What is wrong with the data, a setting or the folder.
     """
     old = Run(Path(run)).recipe()
+    if config is not None and (preset is not None or size is not None):
+        got = "a recipe file with a preset or a size"
+        raise UserError("E-CONFIG", where="config", got=got, takes="one of them")
     base = from_yaml(Path(config)) if config else old
     if base is None:
         if data is None:
@@ -120,16 +123,26 @@ def prepared(
         made = _recipe(part, spec, preset or "flow", budget or "10m", size or "auto", rest)
         return prepare(made, run, splits=splits)
     changes = [f"training.budget={budget}"] if budget else []
+    if data is not None:
+        base = base.model_copy(update={"data": part_again(base.data, data)})
     made = base.with_set([*changes, *settings])
-    if data is not None and data_part(data).kind != made.data.kind:
-        made = made.with_set([f"data.kind={data_part(data).kind}"])
-    if data is not None and made.data.kind == "images":
-        made = made.with_set([f"data.path={json.dumps(data)}"])
-    if preset is not None or size is not None:  # asked for again: the run's recipe must agree
-        splits, rest = _splits(made.data), [s for s in settings if not s.startswith("data.")]
-        wanted = (preset or made.preset, made.training.budget, size or "auto", rest)
-        return prepare(_recipe(made.data, splits.train.spec, *wanted), run, splits=splits)
-    return prepare(made, run)
+    splits = _splits(made.data)
+    _asked_again(made, splits.train.spec, preset, size, str(run))
+    return prepare(made, run, splits=splits)
+
+
+def _asked_again(made: Recipe, spec: Spec, preset: str | None, size: str | None, run: str) -> None:
+    """Check a preset or size that is typed again for a run that has them already."""
+    wanted = {"preset": (made.preset, preset or made.preset)}
+    if size is not None and size != "auto":
+        fresh = find_preset(made.preset)(spec, data=made.data, budget="10m", size=size)
+        now, new = made.backbone.options["channels"], fresh.backbone.options["channels"]
+        wanted["channels"] = (str(list(now)), str(list(new)))
+    for name, (now, new) in wanted.items():
+        if now != new:
+            do = "choose another --run folder, or repeat the first command"
+            got = f"{name}: {now} -> {new}"
+            raise UserError("E-CONFIG-DIFF", where=run, got=got, kept="the run as it is", do=do)
 
 
 def train(recipe: Recipe, run: str | Path) -> Iterator[Iteration]:
@@ -208,19 +221,36 @@ def evaluate(
     Raises:
         UserError: E-EVAL or E-DATA for what cannot be measured.
     """
-    splits = _splits(data_part(data) if data else model_data(model))
     found = None
-    recipe = steered(model.recipe, guidance=guidance)
-    for looking in _evaluate(model, splits, recipe=recipe, n=n):
+    for looking in evaluation(model, data, steered(model.recipe, guidance=guidance), n=n):
         found = looking.evaluation
     assert found is not None
     return found
 
 
-def model_data(model: Model) -> Part:
-    """The data part of the run that a model lies in, else the one that its file names."""
+def evaluation(
+    model: Model, data: str | None, recipe: Recipe, *, n: int = 2000, seed: int = SEED
+) -> Iterator[Looking]:
+    """`evaluate` step by step, with other sampling settings; the last item holds the result.
+
+    Args:
+        model: From `load`.
+        data: The data; the one that the model was trained on by default.
+        recipe: The model's recipe with the sampling settings to use.
+        n: Number of samples.
+        seed: Seed of the first sample.
+
+    Raises:
+        UserError: E-EVAL or E-DATA for what cannot be measured.
+    """
     beside = Run(model.path.parent).recipe()
-    return beside.data if beside is not None else model.recipe.data
+    own = beside.data if beside is not None else model.recipe.data
+    if data is None and beside is None and "path" in own.options:
+        do = "--data FOLDER"
+        got = "a model file away from its run, which does not say where its pictures are"
+        raise UserError("E-EVAL", where=model.path.name, got=got, do=do)
+    splits = _splits(part_again(own, data) if data else own)
+    yield from _evaluate(model, splits, recipe=recipe, n=n, seed=seed)
 
 
 def inspect_data(data: str) -> dict[str, Any]:

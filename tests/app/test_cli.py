@@ -84,6 +84,14 @@ def test_the_same_request_gives_the_same_bytes_in_another_process(run, tmp_path,
     )
 
 
+def test_a_folder_with_the_model_alone_is_evaluated_too(run, tmp_path, capsys):
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    inside(capsys, "evaluate", tmp_path / "alone", "-n", 40)
+    written = sorted(p.name for p in (tmp_path / "alone").iterdir())
+    assert written == ["evaluation.json", "model.safetensors", "report.html"]
+
+
 def test_evaluate_prints_one_object_with_the_promised_keys(run, capsys):
     found = json.loads(inside(capsys, "evaluate", run, "-n", 100, "--json"))
     keys = {"accuracy", "frechet", "frechet_floor", "n", "judge_accuracy", "seconds"}
@@ -153,6 +161,20 @@ def test_dry_run_writes_nothing(tmp_path):
         (["sample", "{text}"], "E-CKPT-HEADER", 4),
         (["evaluate", "{run}", "-n", "3"], "E-EVAL", 3),
         (["parts", "nothing"], "E-CONFIG", 2),
+        (["train", "digits", "--size", "xxl"], "E-CONFIG", 2),
+        (["train", "digits", "--size", "s", "--budget", "abc"], "E-CONFIG", 2),
+        (["train", "digits", "--set", "backbone.channels=[]"], "E-LIMIT", 2),
+        (["train", "digits", "--run", "{text}/x"], "E-DISK", 5),
+        (
+            ["train", "digits", "--run", "{run}", "--preset", "flow", "--size", "l"],
+            "E-CONFIG-DIFF",
+            2,
+        ),
+        (["train", "digits", "--config", "{run}/recipe.yaml", "--size", "l"], "E-CONFIG", 2),
+        (["sample", "{run}", "--set", "training.lr=0.5"], "E-CONFIG", 2),
+        (["sample", "x" * 300], "E-CONFIG", 2),
+        (["evaluate", "{run}", "--seed", "99999999999999999999"], "E-LIMIT", 2),
+        (["evaluate", "{run}", "--seed", "-5"], "E-LIMIT", 2),
         (["nonsense"], "E-CONFIG", 2),
         (["sample", "{run}", "--nonsense"], "E-CONFIG", 2),
     ],
@@ -174,6 +196,44 @@ def test_bad_input_gets_one_line_and_its_exit_code(
     found = json.loads(shown.out)
     assert found["error"] == code and found["where"] and found["got"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "model.safetensors"]
+
+
+def pictures(folder, labels=("a", "b"), n=20):
+    for k, label in enumerate(labels):
+        (folder / label).mkdir(parents=True)
+        for i in range(n):
+            noise = np.random.default_rng([k, i]).integers(0, 255, (8, 8), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / label / f"{i}.png")
+    return folder
+
+
+def test_a_folder_however_it_is_written_resumes(tmp_path, monkeypatch, capsys):
+    pictures(tmp_path / "pets 😀")
+    monkeypatch.chdir(tmp_path)
+    words = ["--run", "r", *TINY, "--preset", "flow", "--budget"]
+    inside(capsys, "train", "pets 😀", *words, "2 iterations")
+    for again, count in (("pets 😀/", 3), (str(tmp_path / "pets 😀"), 4), ("./pets 😀", 5)):
+        shown = inside(capsys, "train", again, *words, f"{count} iterations", "--json")
+        assert json.loads(shown)["iterations"] == count
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = json.loads(inside(capsys, "evaluate", tmp_path / "r", "-n", 8, "--json"))
+    assert found["n"] == 8
+    alone = tmp_path / "elsewhere" / "m.safetensors"
+    alone.write_bytes((tmp_path / "r" / "model.safetensors").read_bytes())
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", str(alone)])
+    assert end.value.code == 3 and "--data" in capsys.readouterr().err
+    inside(capsys, "evaluate", alone, "--data", tmp_path / "pets 😀", "-n", 8)
+
+
+def test_a_run_folder_among_the_pictures_is_refused(tmp_path, monkeypatch, capsys):
+    pictures(tmp_path / "pets")
+    monkeypatch.chdir(tmp_path / "pets")
+    with pytest.raises(SystemExit) as end:
+        main(["train", ".", *TINY, "--budget", "2 iterations"])
+    assert end.value.code == 2 and "inside the data" in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "pets").iterdir()) == ["a", "b"]
 
 
 def test_one_class_trains_with_a_warning(tmp_path):

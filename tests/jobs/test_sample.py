@@ -148,7 +148,7 @@ def test_a_model_file_alone_is_enough(run, tmp_path, model):
     assert torch.equal(steerable.sample(other, "3", n=2).x, steerable.sample(model, "3", n=2).x)
 
 
-def test_damaged_and_foreign_files_are_refused(run, tmp_path):
+def test_damaged_and_foreign_files_are_refused(run, tmp_path, monkeypatch):
     data = (run / "model.safetensors").read_bytes()
     tensors, about = store.unpack(data, where="model")
 
@@ -164,8 +164,23 @@ def test_damaged_and_foreign_files_are_refused(run, tmp_path):
     name = next(iter(tensors))
     refused(store.pack({k: v for k, v in tensors.items() if k != name}, about), "E-CKPT-ARCH")
     refused(store.pack({**tensors, name: torch.zeros(3)}, about), "E-CKPT-ARCH")
-    code = {**about, "recipe": {**about["recipe"], "backbone": {"kind": "os:system"}}}
-    refused(store.pack(tensors, code), "E-CKPT-PICKLE")
+    recipe = about["recipe"]
+    (tmp_path / "evil_trial.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\nX = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    evil = {"kind": "evil_trial:X"}
+    for changed in (
+        {"backbone": evil},
+        {"data": evil},
+        {"guidance": [evil]},
+        {"sampler": {**recipe["sampler"], "grid": evil}},
+        {"conditions": {"label": evil}},
+    ):
+        refused(store.pack(tensors, {**about, "recipe": {**recipe, **changed}}), "E-CKPT-PICKLE")
+    assert not (tmp_path / "canary").exists(), "code of a model file has run"
+    for broken in ([1], {}, "flow", {**recipe, "process": "nothing"}, {**recipe, "sampler": 3}):
+        refused(store.pack(tensors, {**about, "recipe": broken}), "E-CKPT-ARCH")
+    unknown = {**recipe, "backbone": {**recipe["backbone"], "new_option": 1}}
+    refused(store.pack(tensors, {**about, "recipe": unknown}), "E-CKPT-ARCH")
     with pytest.raises(UserError) as caught:
         Model.load(tmp_path / "none")
     assert caught.value.exit_code == 2

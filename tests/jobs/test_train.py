@@ -266,6 +266,51 @@ def test_a_longer_time_goes_on_after_the_end_and_is_written_down(tmp_path):
     assert list(train(prepare(longer, run))) == []
 
 
+@pytest.mark.parametrize("budget", ["1s", "0m1s", "0.5s"])
+def test_the_same_or_less_time_leaves_a_finished_run_alone(tmp_path, budget):
+    run = tmp_path / "run"
+    list(train(prepare(tiny().with_set(["training.budget=1s"]), run)))
+    before = weights(run)
+    assert list(train(prepare(tiny().with_set([f"training.budget={budget}"]), run))) == []
+    assert same(weights(run), before)
+
+
+def test_dropout_in_the_network_does_not_break_exact_resume(tmp_path):
+    dropping = tiny(16, "backbone.dropout=0.3")
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    finish(prepare(dropping, whole))
+    steps = train(prepare(dropping, parted))
+    next(step for step in steps if step.i == 7)
+    steps.close()
+    torch.rand(5)
+    finish(prepare(dropping, parted))
+    assert same(weights(whole), weights(parted))
+
+
+def test_validation_mixes_classes_over_the_times(tmp_path):
+    """Held-out items sorted by class must not be measured at sorted times."""
+    from steerable.jobs.watch import validation_loss
+
+    job = prepare(tiny(2), tmp_path / "run")
+    held_out = job.splits.held_out
+    by_class = held_out.take(torch.argsort(held_out.cond["label"], stable=True))
+    asked = {}
+
+    class Spy:
+        training = False
+        process = job.denoiser.process
+        eval = staticmethod(lambda: None)
+        train = staticmethod(lambda mode: None)
+
+        def __call__(self, x_t, t, cond):
+            asked.update(t=t, label=cond["label"])
+            return job.denoiser(x_t, t, cond)
+
+    validation_loss(Spy(), by_class)
+    correlation = torch.corrcoef(torch.stack([asked["t"], asked["label"].double()]))[0, 1]
+    assert abs(float(correlation)) < 4 / len(asked["t"]) ** 0.5
+
+
 def test_whether_to_compile_is_decided_once_for_a_run(tmp_path):
     run = tmp_path / "run"
     finish(prepare(tiny(3), run))

@@ -46,6 +46,7 @@ def _out_of_memory(error: BaseException) -> bool:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with a documented exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    sys.path.append("")  # so that my_lab:Spiral may lie in the current folder
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
@@ -67,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(fail(memory, as_json="--json" in words))
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone: nothing left to say
-        sys.exit(0)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
+            sys.exit(0)
+        got = error.strerror or type(error).__name__
+        disk = UserError("E-DISK", where=str(error.filename or "disk")[:200], got=got)
+        sys.exit(fail(disk, as_json="--json" in words))
     sys.exit(code if isinstance(code, int) else 0)

@@ -36,7 +36,7 @@ def demo(
     """
     from steerable import api
     from steerable.jobs import sample as job
-    from steerable.jobs.report import write_report
+    from steerable.jobs.report import write_numbers, write_report
 
     bar = Bar()
     with Stop() as stop:
@@ -54,6 +54,7 @@ def demo(
     assert made is not None
     job.write(made, model, run / "samples" / "demo")
     found = run_evaluation(model, None, model.recipe, n=n, seed=1_000_000)
+    write_numbers(run, found)
     page = write_report(run, model, found, proceed=f"steerable train --run {run} --budget 10m")
     lines = [
         *evaluation_lines(found),

@@ -31,6 +31,7 @@ def evaluate(
     sampler: str | None = None,
     grid: str | None = None,
     seed: int = 1_000_000,
+    allow_code: str = "",
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Measure whether the labels are obeyed: class accuracy by a judge, feature Frechet distance.
@@ -57,13 +58,15 @@ def evaluate(
         Kind of time grid.
     seed
         Seed of the first sample.
+    allow_code
+        Module of your own whose parts the model file may name.
     json
         Print the result as one JSON object.
     """
     from steerable import api
     from steerable.jobs.sample import steered
 
-    model = api.load(run)
+    model = api.load(run, allow_code=allow_code)
     settings = steered(
         model.recipe,
         guidance=guidance,
@@ -73,10 +76,9 @@ def evaluate(
         grid_kind=grid,
     )
     found = run_evaluation(model, data, settings, n=n, seed=seed)
-    lines = evaluation_lines(found)
+    result(found.result, as_json=json, lines=evaluation_lines(found))
     if Path(run).is_dir():
-        lines.append(_reported(Path(run), model, found))
-    result(found.result, as_json=json, lines=lines)
+        Bar().say(_reported(Path(run), model, found))
     return 0
 
 
@@ -85,10 +87,11 @@ def _reported(run: Path, model: Model, found: Evaluation) -> str:
 
     from steerable.jobs.report import write_numbers, write_report
 
+    write_numbers(run, found)
     if find_spec("matplotlib") is None or find_spec("jinja2") is None:
-        write_numbers(run, found)
         return 'no report.html: pip install "steerable[eval]"'
-    return f"report   {write_report(run, model, found, proceed=f'steerable train --run {run}')}"
+    proceed = f"steerable train --run {run} --budget 30m"
+    return f"report   {write_report(run, model, found, proceed=proceed)}"
 
 
 def run_evaluation(
@@ -96,13 +99,9 @@ def run_evaluation(
 ) -> Evaluation:
     """Evaluate with progress on stderr."""
     from steerable import api
-    from steerable.jobs.data import data_part
-    from steerable.jobs.evaluate import evaluate as looks
-    from steerable.recipes.part import build
 
-    splits = build("data", data_part(data) if data else api.model_data(model))
     bar, start, found = Bar(), time.monotonic(), None
-    for looking in looks(model, splits, recipe=recipe, n=n, seed=seed):
+    for looking in api.evaluation(model, data, recipe, n=n, seed=seed):
         found = looking.evaluation
         if looking.stage == "samples":
             share = looking.done / looking.of
@@ -118,7 +117,8 @@ def evaluation_lines(found: Evaluation) -> list[str]:
     lines = [
         f"accuracy {r['accuracy']:.3f} ± {r['accuracy_error']:.3f} on n = {r['n']} samples; "
         f"the judge on {r['judge_n']} real held-out pictures: {r['judge_accuracy']:.3f}",
-        f"frechet  {r['frechet']:.3f} at n = {r['frechet_n']}; real against real at the same n: "
+        f"frechet  {r['frechet']:.3f} ± {r['frechet_error']:.3f} at n = {r['frechet_n']}; "
+        "real against real at the same n: "
         f"{r['frechet_floor']:.3f} ± {r['frechet_floor_error']:.3f}",
     ]
     worst = sorted((share, name) for name, share in r["per_class"].items() if share is not None)

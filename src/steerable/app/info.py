@@ -11,13 +11,21 @@ from .console import result
 __all__ = ["info"]
 
 
-def info(run: str, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+def info(
+    run: str,
+    /,
+    *,
+    allow_code: str = "",
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
     """Show what a model file knows of itself: classes, shape, recipe, training, versions.
 
     Parameters
     ----------
     run
         A run folder or a model file.
+    allow_code
+        Module of your own whose parts the model file may name.
     json
         Print it as one JSON object.
     """
@@ -25,7 +33,7 @@ def info(run: str, /, *, json: Annotated[bool, Parameter(negative=())] = False) 
 
     from steerable import api
 
-    model = api.load(run)
+    model = api.load(run, allow_code=allow_code)
     parameters = sum(p.numel() for p in model.denoiser.parameters())
     about = {"file": str(model.path), "parameters": parameters, **dict(model.about)}
     text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True, default_flow_style=None)

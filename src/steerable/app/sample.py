@@ -53,6 +53,7 @@ def sample(
     out: Path | None = None,
     film: Annotated[bool, Parameter(negative=())] = False,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    allow_code: str = "",
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Make pictures of the classes asked for.
@@ -83,13 +84,15 @@ def sample(
         Write the denoising as an animated film.webp.
     set_
         Change another setting: --set sampler.eta=0.5. May be repeated.
+    allow_code
+        Module of your own whose parts the model file may name.
     json
         Print the result as one JSON object.
     """
     from steerable import api
     from steerable.jobs import sample as job
 
-    model = api.load(run)
+    model = api.load(run, allow_code=allow_code)
     recipe = job.steered(
         model.recipe,
         guidance=guidance,

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steerable.core.denoise import Backbone
+from steerable.core.errors import UserError
 from steerable.core.types import Range, Slots
 from steerable.nn.attention import SelfAttention2d
 from steerable.nn.embeddings import LevelEmbedding
-from steerable.nn.resampling import padded
+from steerable.nn.resampling import padded, stem_for
 
 __all__ = ["Unet"]
 
@@ -48,14 +49,9 @@ def _groups(channels: int) -> int:
     return max(g for g in (8, 4, 2, 1) if channels % g == 0)
 
 
-def stem_for(shape: tuple[int, ...], width: int) -> int:
-    """The largest of 1, 2, 4, 8 that leaves 12 positions a side and half the width to features.
-
-    A first level narrower than the numbers of a patch cannot pass the noise of every pixel on,
-    and the samples stay noisy.
-    """
-    fits = [s for s in (1, 2, 4, 8) if max(shape[1:]) >= 12 * s and 2 * shape[0] * s**2 <= width]
-    return max(fits, default=1)
+def _heads(channels: int) -> int:
+    """About one head for 32 channels."""
+    return max(h for h in range(1, max(1, channels // 32) + 1) if channels % h == 0)
 
 
 class Unet(Backbone):
@@ -85,6 +81,8 @@ class Unet(Backbone):
         dropout: Annotated[float, Range(0, 0.9)] = 0.0,
     ) -> None:
         super().__init__()
+        if not channels or min(channels) < 1:
+            raise UserError("E-LIMIT", where="channels", got=str(channels), takes="1 or more each")
         depth, side = shape[0], max(shape[1:])
         self.stem = stem or stem_for(shape, channels[0])
         self.multiple = self.stem * 2 ** (len(channels) - 1)
@@ -92,15 +90,12 @@ class Unet(Backbone):
         self.level = LevelEmbedding(width)
         self.enter = nn.Conv2d(depth * self.stem**2, channels[0], 3, padding=1)
 
-        def stage(c: int, level: int) -> nn.ModuleList:
-            small = -(-side // (self.stem * 2**level)) <= attention
-            parts: list[nn.Module] = [_Block(c, width, dropout) for _ in range(blocks)]
-            if small and level == len(channels) - 1:
-                parts.append(SelfAttention2d(c, heads=max(1, c // 32)))
-            return nn.ModuleList(parts)
-
         pairs = list(itertools.pairwise(channels))
-        self.down = nn.ModuleList(stage(c, i) for i, c in enumerate(channels))
+        self.down = nn.ModuleList(
+            nn.ModuleList(_Block(c, width, dropout) for _ in range(blocks)) for c in channels
+        )
+        if -(-side // self.multiple) <= attention:
+            self.down[-1].append(SelfAttention2d(channels[-1], heads=_heads(channels[-1])))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
         self.up = nn.ModuleList(
             nn.ModuleList(_Block(c, width, dropout) for _ in range(blocks)) for c in channels

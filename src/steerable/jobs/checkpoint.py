@@ -160,7 +160,7 @@ def _parse(path: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes]) 
 
 
 def _named(run: Path) -> list[Path]:
-    """Folders with the name of a checkpoint, newest first; LATEST is not asked."""
+    """Folders with the name of a checkpoint, newest first."""
     folder = run / "checkpoints"
     try:
         found = [path for path in folder.iterdir() if _number(path) >= 0]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from steerable.core.errors import UserError
 from steerable.core.types import Dataset, Splits
-from steerable.recipes.part import Part
+from steerable.recipes.part import Part, kinds
 
-__all__ = ["compare", "data_part", "data_report"]
+__all__ = ["compare", "data_part", "data_report", "part_again"]
 
 
 def data_part(kind_or_path: str) -> Part:
@@ -19,11 +20,17 @@ def data_part(kind_or_path: str) -> Part:
 
     A folder with the name of a built-in set is meant when it is written as a path: `./fashion`.
     """
-    from steerable.recipes.part import kinds
-
     if kind_or_path in kinds("data") and kind_or_path != "images":
         return Part(kind=kind_or_path)
-    return Part(kind="images", options={"path": kind_or_path})
+    return Part(kind="images", options={"path": str(Path(kind_or_path).resolve())})
+
+
+def part_again(old: Part, kind_or_path: str) -> Part:
+    """The data part of DATA, with the options that a run has for data of the same kind."""
+    new = data_part(kind_or_path)
+    return (
+        Part(kind=new.kind, options={**old.options, **new.options}) if new.kind == old.kind else new
+    )
 
 
 def _fingerprint(data: Dataset) -> str:

@@ -18,7 +18,7 @@ from steerable.recipes.recipe import Recipe
 
 from .judge import Judge, shipped_judge, train_judge
 from .model import Model
-from .sample import Sample, Wish, sample
+from .sample import Sample, Wish, check_counts, sample
 
 __all__ = ["Evaluation", "Looking", "evaluate"]
 
@@ -67,7 +67,8 @@ def evaluate(
             data is not what the model was trained for.
     """
     started = time.monotonic()
-    names = _measurable(model, splits, n)
+    names = _measurable(model, splits, n, seed)
+    real, part = _reference(splits, n, seed)
     yield Looking("judge", 0, 1)
     judge = judge_for(splits)
     wanted = [Wish(names[i % len(names)], seed + i) for i in range(n)]
@@ -82,7 +83,7 @@ def evaluate(
     yield Looking("measures", 0, 1)
     result = {
         **_obedience(judge, made, names),
-        **_distance(judge, made.x, splits, seed),
+        **_distance(judge, made, real, part),
         "judge_accuracy": judge.accuracy,
         "judge_n": judge.n,
         "judge_sha256": judge.sha256,
@@ -96,7 +97,7 @@ def evaluate(
     yield Looking("done", 1, 1, Evaluation(result, made))
 
 
-def _measurable(model: Model, splits: Splits, n: int) -> tuple[str, ...]:
+def _measurable(model: Model, splits: Splits, n: int, seed: int) -> tuple[str, ...]:
     """The class names, if there are any and the data has the same."""
     names, spec = model.labels, splits.train.spec
     if not names:
@@ -109,6 +110,7 @@ def _measurable(model: Model, splits: Splits, n: int) -> tuple[str, ...]:
     if n < 2 * len(names):
         takes = f"{2 * len(names)} or more, two a class"
         raise UserError("E-EVAL", where="n", got=str(n), takes=takes)
+    check_counts(n, seed)
     return names
 
 
@@ -127,23 +129,22 @@ def _obedience(judge: Judge, made: Sample, names: tuple[str, ...]) -> dict[str, 
     }
 
 
-def _distance(judge: Judge, x: Tensor, splits: Splits, seed: int) -> dict[str, Any]:
-    """Feature Frechet distance to real pictures, and between two sets of real ones, at equal n."""
-    pool, part = splits.held_out, "held-out"
-    if len(pool) < 2 * len(x) and len(splits.train) > len(pool):
-        pool, part = splits.train, "train"
-    count = min(len(x), len(pool) // 2)
-    if count < 2:
-        got, takes = f"{len(pool)} real pictures", "4 or more"
-        raise UserError("E-EVAL", where="Frechet distance", got=got, takes=takes)
-    real = _some(pool, 2 * count, seed)
+def _distance(judge: Judge, made: Sample, real: Dataset, part: str) -> dict[str, Any]:
+    """Feature Frechet distance to real pictures, and between two sets of real ones.
+
+    All three sets have the same size and equal shares of the classes, so that the distance says
+    nothing about how many pictures of a class the data happens to have.
+    """
+    labels, count = real.cond["label"], len(real) // 2
     features, _ = judge.look(real.x)
-    fakes, reals = Frechet(), Frechet()
-    fakes.update(judge.look(x[:count])[0])
-    reals.update(features[:count])
-    between = floor(features, count)
+    by_class = torch.argsort(labels, stable=True)
+    reals = Frechet()
+    reals.update(features[by_class[0::2]])
+    fakes, _ = judge.look(made.x[:count])  # the classes take turns in the samples
+    between = floor(features, count, groups=labels)
     return {
-        "frechet": fakes.distance(reals),
+        "frechet": _to(reals, fakes),
+        "frechet_error": _bootstrap(reals, fakes),
         "frechet_floor": between.value,
         "frechet_floor_error": between.error,
         "frechet_n": count,
@@ -151,6 +152,42 @@ def _distance(judge: Judge, x: Tensor, splits: Splits, seed: int) -> dict[str, A
     }
 
 
-def _some(data: Dataset, count: int, seed: int) -> Dataset:
-    generator = torch.Generator().manual_seed(seed)
-    return data.take(torch.randperm(len(data), generator=generator)[:count])
+def _to(reals: Frechet, fakes: Tensor) -> float:
+    one = Frechet()
+    one.update(fakes)
+    return one.distance(reals)
+
+
+def _bootstrap(reals: Frechet, fakes: Tensor, repeats: int = 16) -> float:
+    """Standard error of the distance over redraws of the samples."""
+    generator = torch.Generator().manual_seed(0)
+    size = (len(fakes),)
+    draws = [
+        _to(reals, fakes[torch.randint(len(fakes), size, generator=generator)])
+        for _ in range(repeats)
+    ]
+    return float(torch.tensor(draws).std())
+
+
+def _reference(splits: Splits, n: int, seed: int) -> tuple[Dataset, str]:
+    """Twice n real pictures with equal shares of the classes, or as many as there are.
+
+    Held-out ones if they suffice, else those of the larger part.
+
+    Raises:
+        UserError: E-EVAL when a class has less than two.
+    """
+    classes = len(splits.train.spec.labels["label"])
+    wanted = 2 * (n // classes)
+    chosen: list[tuple[int, Dataset, str]] = []
+    for pool, part in ((splits.held_out, "held-out"), (splits.train, "train")):
+        least = int(torch.bincount(pool.cond["label"], minlength=classes).min())
+        chosen.append((min(wanted, 2 * (least // 2)), pool, part))
+    each, pool, part = max(chosen, key=lambda choice: choice[0])  # the first of equals
+    if each < 2:
+        takes = "2 or more real pictures of every class"
+        raise UserError("E-EVAL", where=pool.spec.name, got=f"{each} of the rarest", takes=takes)
+    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
+    labels = pool.cond["label"][order]
+    index = torch.cat([order[labels == c][:each] for c in range(classes)])
+    return pool.take(index), part

@@ -62,6 +62,13 @@ def pack_model(
     return store.pack(tensors, about)
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file can have
+        return False
+
+
 def find_model(path: str | Path) -> Path:
     """The model file of a run folder, or the file itself.
 
@@ -69,15 +76,15 @@ def find_model(path: str | Path) -> Path:
         UserError: E-CONFIG if there is none.
     """
     path = Path(path)
+    if not _exists(path):
+        takes = "a run folder or a model file"
+        raise UserError("E-CONFIG", where=str(path)[:200], got="does not exist", takes=takes)
     if path.is_dir():
         path = path / "model.safetensors"
         if not path.is_file():
             got = "a folder without model.safetensors"
             do = "train first, or name the model file"
             raise UserError("E-CONFIG", where=str(path.parent), got=got, takes="a run", do=do)
-    elif not path.is_file():
-        takes = "a run folder or a model file"
-        raise UserError("E-CONFIG", where=str(path), got="does not exist", takes=takes)
     return path
 
 
@@ -114,13 +121,12 @@ class Model:
         """
         file = find_model(path)
         tensors, about = store.open_model(file)
+        _refuse_code(about.get("recipe"), allow_code, file.name)
         try:
-            plain, spec = about["recipe"], spec_of(about["spec"])
-        except (KeyError, TypeError, ValueError) as error:
-            got = f"no recipe in it ({error})"
+            recipe, spec = checked(about["recipe"]), spec_of(about["spec"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # UserError is one
+            got = f"no recipe that can be built ({' '.join(str(error).split())})"
             raise UserError("E-CKPT-ARCH", where=file.name, got=got) from error
-        _refuse_code(plain, allow_code, file.name)
-        recipe = checked(plain)
         net = denoiser(recipe, spec)
         fit(net, tensors, file.name)
         return Model(net.to(device).eval(), recipe, spec, about, file)
@@ -131,14 +137,19 @@ class Model:
         return self.spec.labels.get("label", ())
 
 
-def _refuse_code(plain: Mapping[str, Any], allow_code: str, where: str) -> None:
-    parts = [plain["process"], plain["backbone"], plain["sampler"], *plain["guidance"]]
-    for part in [*parts, *plain["conditions"].values()]:
-        module, colon, _ = str(part.get("kind", "")).partition(":")
+def _refuse_code(tree: Any, allow_code: str, where: str) -> None:
+    """Refuse a kind that names a module anywhere in a recipe, before anything is looked up."""
+    if isinstance(tree, Mapping):
+        kind = str(tree.get("kind", ""))
+        module, colon, _ = kind.partition(":")
         if colon and module != allow_code:
-            got = f"names code: {part['kind']}"
-            do = f"if you trust it: allow_code='{module}'"
+            do = f"if you trust it: --allow-code {module}"
+            got = f"names code: {kind}"
             raise UserError("E-CKPT-PICKLE", where=where, got=got, takes="built-in kinds", do=do)
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for inner in tree:
+            _refuse_code(inner, allow_code, where)
 
 
 def fit(net: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from steerable.core.denoise import Denoiser
+from steerable.core.errors import UserError
 from steerable.core.types import Splits
 from steerable.recipes.part import build
 from steerable.recipes.recipe import Budget, Recipe, denoiser
@@ -49,6 +49,14 @@ def _as_compiled_before(recipe: Recipe, old: Recipe | None) -> Recipe:
     return _compiling(recipe, old.training.compile)
 
 
+def _outside(run: Path, recipe: Recipe) -> None:
+    """Refuse a run folder among the pictures: its previews would become one of their classes."""
+    data = recipe.data.options.get("path")
+    if data is not None and run.resolve().is_relative_to(Path(data).resolve()):
+        got, do = "a folder inside the data", "choose a --run folder outside of it"
+        raise UserError("E-CONFIG", where=str(run), got=got, do=do)
+
+
 def prepare(recipe: Recipe, run: str | Path, *, splits: Splits | None = None) -> Prepared:
     """Read the data, build the network, measure its speed and plan the run.
 
@@ -61,15 +69,15 @@ def prepare(recipe: Recipe, run: str | Path, *, splits: Splits | None = None) ->
         UserError: What the data, the recipe or the run folder say against it.
     """
     recipe = _as_compiled_before(recipe, Run(Path(run)).recipe())
+    _outside(Path(run), recipe)
     resumes = Run(Path(run)).check(recipe)
     if recipe.training.threads:
         torch.set_num_threads(recipe.training.threads)
     splits = splits or build("data", recipe.data)
     report = data_report(splits)
     if resumes:
-        before = json.loads((Path(run) / "data-report.json").read_text(encoding="utf-8"))
-        compare(before, report, str(run))
-    torch.manual_seed(recipe.training.seed)  # the initial weights; nothing else draws from it
+        compare(Run(Path(run)).data_report(), report, str(run))
+    torch.manual_seed(recipe.training.seed)  # the initial weights
     net = denoiser(recipe, splits.train.spec)
     batch_size = recipe.training.batch
     batch = splits.train.batch(torch.arange(batch_size) % len(splits.train))

@@ -39,7 +39,8 @@ def _loss_curve(run: Path) -> str:
     checks = [r for r in records if r.get("event") == "validation"]
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
-    axes.plot(*zip(*losses, strict=True), lw=0.8, color="#9db4d0", label="training, mean of 10")
+    if losses:
+        axes.plot(*zip(*losses, strict=True), lw=0.8, color="#9db4d0", label="training, mean of 10")
     for key, name, colour in (
         ("validation_loss_raw", "held-out, raw weights", "#d08b4f"),
         ("validation_loss", "held-out, EMA weights", "#1f4e8c"),
@@ -48,7 +49,8 @@ def _loss_curve(run: Path) -> str:
         if points:
             axes.plot(*zip(*points, strict=True), "o-", ms=3, lw=1.2, color=colour, label=name)
     axes.set(xlabel="iteration", ylabel="loss", yscale="log")
-    axes.legend(frameon=False, fontsize=8)
+    if losses or checks:
+        axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -83,7 +85,7 @@ def write_numbers(run: Path, evaluation: Evaluation) -> None:
 
 
 def write_report(run: Path, model: Model, evaluation: Evaluation, *, proceed: str) -> Path:
-    """Write `report.html` and `evaluation.json` into the run folder; returns the page.
+    """Write `report.html` into the run folder; returns the page.
 
     Args:
         run: The run folder.
@@ -116,10 +118,9 @@ def write_report(run: Path, model: Model, evaluation: Evaluation, *, proceed: st
             training=model.about["training"],
             versions=model.about["versions"],
             parameters=sum(p.numel() for p in model.denoiser.parameters()),
-            recipe=(run / "recipe.yaml").read_text(encoding="utf-8"),
+            recipe=model.recipe.yaml(),
             proceed=proceed,
         )
     )
-    write_numbers(run, evaluation)
     durable.write(run / "report.html", page.encode())
     return run / "report.html"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,14 @@ from .model import versions
 __all__ = ["Run", "environment"]
 
 # Settings that may differ between the sessions of one run: they do not touch what was learnt.
-FREE = ("training.budget", "training.checkpoint_seconds", "training.threads", "sampler", "guidance")
+FREE = (
+    "data.path",
+    "training.budget",
+    "training.checkpoint_seconds",
+    "training.threads",
+    "sampler",
+    "guidance",
+)
 
 OWN = ("lease.json", "lease.lock", "log.txt", "checkpoints", "samples")  # may lie there before
 
@@ -72,6 +77,19 @@ class Run:
         file = self.path / "recipe.yaml"
         return from_yaml(file) if file.is_file() else None
 
+    def data_report(self) -> dict[str, Any]:
+        """The report of the data that the run started with.
+
+        Raises:
+            UserError: E-CONFIG if the folder has lost it.
+        """
+        file = self.path / "data-report.json"
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            do = "copy it from a backup, or start a new run"
+            raise UserError("E-CONFIG", where=str(file), got=str(error), do=do) from error
+
     def check(self, recipe: Recipe) -> bool:
         """Whether the folder holds a run of this recipe already.
 
@@ -104,7 +122,7 @@ class Run:
     def create(self, recipe: Recipe, report: Mapping[str, Any]) -> None:
         """Make the folder and write what is fixed at the start."""
         for name in ("samples", "checkpoints"):
-            _mkdir(self.path / name)
+            durable.folder(self.path / name)
         self.write_json("data-report.json", report)
         self.write_json("environment.json", environment())
         self.keep(recipe)
@@ -142,20 +160,4 @@ class Run:
         folder = self.path
         while not folder.exists():
             folder = folder.parent
-        free = shutil.disk_usage(folder).free
-        if free < 2 * need:
-            got = f"{free // 1_000_000} MB free"
-            takes = f"{2 * need // 1_000_000 + 1} MB for two checkpoints"
-            raise UserError("E-DISK", where=str(self.path), got=got, takes=takes)
-        if not os.access(folder, os.W_OK):
-            raise UserError(
-                "E-DISK", where=str(self.path), got="read-only", takes="a folder to write"
-            )
-
-
-def _mkdir(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        got = error.strerror or str(error)
-        raise UserError("E-DISK", where=str(path), got=got, do="choose another folder") from error
+        durable.require(folder / "checkpoints", 2 * need)

@@ -69,16 +69,25 @@ def label_named(spec: Spec, name: str) -> str:
     raise UserError("E-LABEL", where="label", got=got, takes=takes or "no label", do=do)
 
 
+def check_counts(n: int, seed: int) -> None:
+    """Check the number of pictures and the seed of the first.
+
+    Raises:
+        UserError: E-LIMIT.
+    """
+    if not 1 <= n <= 100_000:
+        raise UserError("E-LIMIT", where="n", got=str(n), takes="1 to 100,000")
+    if not 0 <= seed < 2**63 - 10**9:
+        raise UserError("E-LIMIT", where="seed", got=str(seed), takes="0 to 2^63 - 10^9")
+
+
 def wishes(spec: Spec, labels: Sequence[str], n: int, seed: int) -> list[Wish]:
     """`n` pictures of each label, or of every class; picture i has the seed `seed` + i.
 
     Raises:
         UserError: E-LABEL for an unknown label, E-LIMIT for numbers out of range.
     """
-    if not 1 <= n <= 100_000:
-        raise UserError("E-LIMIT", where="n", got=str(n), takes="1 to 100,000")
-    if not 0 <= seed < 2**63 - 10**9:
-        raise UserError("E-LIMIT", where="seed", got=str(seed), takes="0 to 2^63 - 10^9")
+    check_counts(n, seed)
     known = spec.labels.get("label", ())
     chosen: list[str | None] = [label_named(spec, name) for name in labels]
     if not chosen:
@@ -111,6 +120,10 @@ def steered(
     Raises:
         UserError: E-CONFIG or E-LIMIT for a value that cannot be taken.
     """
+    idle = [s for s in settings if not s.strip().startswith(("sampler.", "guidance."))]
+    if idle:
+        takes = "sampler.… and guidance.…: the rest is in the weights"
+        raise UserError("E-CONFIG", where=f"--set {idle[0]}", got="no effect here", takes=takes)
     tree = recipe.plain()
     if (guidance is not None or interval is not None) and recipe.conditions:
         parts = [dict(p) for p in tree["guidance"]] or [{"kind": "cfg"}]
@@ -119,9 +132,9 @@ def steered(
         if interval is not None:
             parts[0]["stop"], parts[0]["start"] = interval
         tree["guidance"] = parts
-    elif guidance is not None and guidance != 1.0:
-        takes = "1: this model was trained without a condition"
-        raise UserError("E-CONFIG", where="guidance", got=str(guidance), takes=takes)
+    elif interval is not None or guidance not in (None, 1.0):
+        takes = "weight 1: this model was trained without a condition"
+        raise UserError("E-CONFIG", where="guidance", got=str(guidance or interval), takes=takes)
     if sampler is not None and sampler != tree["sampler"]["kind"]:
         tree["sampler"] = {k: tree["sampler"][k] for k in ("steps", "grid")} | {"kind": sampler}
     if steps is not None:

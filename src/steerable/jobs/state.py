@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from steerable.core.denoise import Denoiser
+from steerable.recipes.recipe import Budget
 
 from . import checkpoint, durable
 from .model import fit, pack_model, versions
@@ -138,5 +139,7 @@ def restore(state: State, found: checkpoint.Checkpoint, budget: str) -> None:
     state.loss_sum, state.loss_count = float(plain["loss_sum"]), int(plain["loss_count"])
     state.validations = list(plain["validations"])
     saved = Plan(**plain["plan"])
-    same = plain["budget"] == budget
-    state.plan = saved if same else replace(state.plan, warmup=saved.warmup)
+    before, now = Budget.parse(plain["budget"]), Budget.parse(budget)
+    over = now.seconds is not None and saved.done(state.iteration) and now.seconds <= state.seconds
+    keep = before == now or over
+    state.plan = saved if keep else replace(state.plan, warmup=saved.warmup)

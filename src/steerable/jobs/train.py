@@ -68,6 +68,8 @@ def _step(state: State, job: Prepared, batch: Batch, noise: Noise) -> tuple[floa
     for group in state.optimiser.param_groups:
         group["lr"] = lr
     state.optimiser.zero_grad(set_to_none=True)
+    # Layers with dropout draw from torch's own generator: make that a function of the iteration.
+    torch.manual_seed(hash((hyper.seed, state.iteration)) & (2**63 - 1))
     loss = job.denoiser.process.loss(state.net, batch, noise).mean()
     loss.backward()
     norm = float(nn.utils.clip_grad_norm_(state.net.parameters(), hyper.clip))
@@ -94,10 +96,9 @@ def train(job: Prepared) -> Iterator[Iteration]:
     """
     run = Run(job.run)
     run.room_for(16 * sum(p.numel() for p in job.denoiser.parameters()) + 1_000_000)
-    (job.run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    durable.folder(job.run / "checkpoints")
     with Lease(job.run) as lease:
         durable.sweep(job.run)
-        durable.sweep(job.run / "checkpoints")
         resumes = run.check(job.recipe)
         state = fresh(job)
         found, passed_over = checkpoint.newest(job.run) if resumes else (None, [])
@@ -106,10 +107,10 @@ def train(job: Prepared) -> Iterator[Iteration]:
             run.append("log.txt", f"damaged checkpoint passed over: {reason}")
         if found is not None:
             restore(state, found, job.recipe.training.budget)
-            _rewind(job.run, state.iteration)
             run.keep(job.recipe)
         else:
             run.create(job.recipe, job.report)
+        _rewind(job.run, state.iteration)
         if job.recipe.training.compile == "on":
             state.net.backbone.compile()
         yield from _loop(job, run, state, lease)
@@ -181,8 +182,8 @@ def _diverged(job: Prepared, state: State, items: Tensor) -> UserError:
         "E-NUM",
         where=f"iteration {state.iteration}",
         got=f"{GIVE_UP_AFTER} updates in a row with non-finite loss or gradient ({files}, ...)",
-        kept="the last checkpoint, whose weights are finite",
-        do="lower training.lr, or look at these items",
+        kept="the checkpoints, whose weights are finite",
+        do="start a new run with a lower training.lr, or look at these items",
     )
 
 

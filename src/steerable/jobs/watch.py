@@ -25,7 +25,9 @@ def validation_loss(net: Denoiser, held_out: Dataset, *, items: int = 512) -> fl
     was_training = net.training
     net.eval()
     count = min(items, len(held_out))
-    index = torch.linspace(0, len(held_out) - 1, count).to(torch.int64)
+    every = torch.arange(len(held_out))
+    # Times are spread over the items in turn, so these must not be sorted by class.
+    index = Noise.of(SEED, iteration=1, items=every).uniform(len(every)).argsort()[:count]
     noise = Noise.of(SEED, iteration=0, items=torch.arange(count))
     times = net.process.draw(count, noise)
     batch = held_out.batch(index)

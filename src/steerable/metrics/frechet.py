@@ -108,12 +108,15 @@ class Floor:
     n: int
 
 
-def floor(features: Tensor, n: int, *, repeats: int = 8, seed: int = 0) -> Floor:
+def floor(
+    features: Tensor, n: int, *, groups: Tensor | None = None, repeats: int = 8, seed: int = 0
+) -> Floor:
     """Frechet distance between two disjoint random samples of n real features each.
 
     Args:
         features: Features (N,F) of real items.
         n: Items a side; when N < 2 n, the largest equal halves are used and the result says so.
+        groups: Class of each item, (N,); each is then split evenly between the two sides.
         repeats: Number of random draws, at least two.
         seed: Seed of the draws.
 
@@ -125,9 +128,11 @@ def floor(features: Tensor, n: int, *, repeats: int = 8, seed: int = 0) -> Floor
     generator = torch.Generator().manual_seed(seed)
     values = torch.empty(repeats, dtype=torch.float64)
     for repeat in range(repeats):
-        order = torch.randperm(len(features), generator=generator)
+        order = torch.randperm(len(features), generator=generator)[: 2 * used]
+        if groups is not None:  # sorted by class, so that every other item is a fair half
+            order = order[torch.argsort(groups[order], stable=True)]
         sides = Frechet(), Frechet()
-        sides[0].update(features[order[:used]])
-        sides[1].update(features[order[used : 2 * used]])
+        sides[0].update(features[order[0::2]])
+        sides[1].update(features[order[1::2]])
         values[repeat] = sides[0].distance(sides[1])
     return Floor(float(values.mean()), float(values.std() / repeats**0.5), used)

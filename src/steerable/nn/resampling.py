@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["padded"]
+__all__ = ["padded", "stem_for"]
 
 
 def padded(x: Tensor, multiple: int) -> Tensor:
@@ -13,3 +13,13 @@ def padded(x: Tensor, multiple: int) -> Tensor:
     height, width = x.shape[-2:]
     below, right = -height % multiple, -width % multiple
     return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
+
+
+def stem_for(shape: tuple[int, ...], width: int) -> int:
+    """The largest of 1, 2, 4, 8 that leaves 12 positions a side and half the width to features.
+
+    A first level narrower than the numbers of a patch cannot pass the noise of every pixel on,
+    and the samples stay noisy.
+    """
+    fits = [s for s in (1, 2, 4, 8) if max(shape[1:]) >= 12 * s and 2 * shape[0] * s**2 <= width]
+    return max(fits, default=1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from steerable.backbones.unet import stem_for
+from steerable.core.errors import UserError
 from steerable.core.types import Spec
+from steerable.nn.resampling import stem_for
 from steerable.recipes.part import Part
 from steerable.recipes.recipe import Budget, Recipe, Sampling, Training
 
@@ -13,7 +14,7 @@ __all__ = ["flow"]
 
 SIZES = {"xs": 32, "s": 48, "m": 64, "l": 96, "xl": 128}
 
-# What one core of a current CPU sustains in training, and the images that a size wants to see
+# What two cores of a current CPU sustain in training, and the images that a size wants to see
 # before the next larger one pays. Source: measured, 138 GFLOP/s on two cores; 300 s are better
 # spent on 48 channels than on 32.
 FLOPS_PER_SECOND = 1.4e11
@@ -32,7 +33,11 @@ def flow(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto") -> 
         budget: Time, iterations or images.
         size: `xs`, `s`, `m`, `l`, `xl`, or `auto` to choose by the budget.
     """
-    base = SIZES[size] if size in SIZES else _affordable(spec, Budget.parse(budget))
+    planned = Budget.parse(budget)
+    if size != "auto" and size not in SIZES:
+        takes = ", ".join([*SIZES, "auto"])
+        raise UserError("E-CONFIG", where="size", got=repr(size), takes=takes)
+    base = _affordable(spec, planned) if size == "auto" else SIZES[size]
     channels = _channels(spec, base)
     lr = 2e-3 * min(1.0, (48 / base) ** 1.2)
     conditions = {name: Part(kind="label") for name in spec.labels}
