@@ -115,7 +115,19 @@ class Sampling(BaseModel):
 
 
 class Recipe(BaseModel):
-    """Everything that is needed to repeat a run, but the data."""
+    """Everything that is needed to repeat a run, but the data.
+
+    Attributes:
+        schema_version: Format of the recipe.
+        preset: Name of the preset that it came from.
+        data: Part of the room `datasets`.
+        process: How data is noised, what the network answers, what an error costs.
+        backbone: The network.
+        conditions: One part a condition, by the name that the data has for it.
+        training: Budget, optimiser, seed.
+        sampler: Sampler, steps and time grid to draw with by default.
+        guidance: Guidances to draw with by default, in this order.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

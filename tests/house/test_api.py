@@ -1,0 +1,35 @@
+"""The door as it was agreed: a change of a name or of a parameter must be meant."""
+
+from __future__ import annotations
+
+import inspect
+
+import steerable
+
+DOOR = {
+    "Model": ["denoiser", "recipe", "spec", "about", "path"],
+    "Recipe": [
+        *("schema_version", "preset", "data", "process", "backbone", "conditions"),
+        *("training", "sampler", "guidance"),
+    ],
+    "UserError": ["code", "where", "got", "takes", "kept", "do"],
+    "evaluate": ["model", "data", "n", "guidance"],
+    "inspect_data": ["data"],
+    "load": ["path", "device", "allow_code"],
+    "parts": ["room"],
+    "recipe": ["data", "preset", "budget", "size", "settings"],
+    "sample": ["model", "label", "n", "seed", "guidance", "steps", "sampler"],
+    "train": ["recipe", "run"],
+}
+
+
+def test_names_and_parameters():
+    names = {name for name in steerable.__all__ if name != "__version__"}
+    found = {name: list(inspect.signature(getattr(steerable, name)).parameters) for name in names}
+    assert found == DOOR
+    assert steerable.__version__.count(".") == 2
+
+
+def test_every_name_is_documented():
+    for name in DOOR:
+        assert len(inspect.getdoc(getattr(steerable, name)).splitlines()) >= 3, name
