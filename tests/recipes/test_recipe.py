@@ -121,6 +121,16 @@ def test_a_longer_budget_buys_a_wider_network():
     assert wide == sorted(wide) and wide[0] < wide[-1]
 
 
+def test_short_runs_are_preconditioned():
+    def target(shape, budget):
+        made = find_preset("flow")(Spec("x", shape, {}), data=Part(kind="digits"), budget=budget)
+        return made.process.options["target"]
+
+    assert target((1, 28, 28), "150s") == target((1, 28, 28), "200000 images") == "flow"
+    assert target((3, 48, 64), "60s") == target((1, 28, 28), "100 iterations") == "edm"
+    assert target((3, 48, 64), "10m") == "flow"
+
+
 def test_recipe_files_that_are_none(tmp_path):
     for name, text in {"a.yaml": "- 1", "b.yaml": "{", "c.yaml": "kind: x"}.items():
         (tmp_path / name).write_text(text)

@@ -45,7 +45,7 @@ def flow(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto") -> 
     return Recipe(
         preset="flow",
         data=data,
-        process=Part(kind="flow"),
+        process=Part(kind="flow", options={"target": _target(spec, base, planned)}),
         backbone=Part(
             kind="unet",
             options={
@@ -59,6 +59,22 @@ def flow(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto") -> 
         sampler=Sampling(kind="dpmpp_2m", steps=12, grid=Part(kind="uniform")),
         guidance=guidance,
     )
+
+
+def _images(spec: Spec, base: int, budget: Budget) -> float:
+    """Training images that the budget pays for, at the assumed speed."""
+    if budget.seconds is not None:
+        return budget.seconds * FLOPS_PER_SECOND / (3 * _forward_flop(spec, base))
+    return budget.images or 128 * (budget.iterations or 0)
+
+
+def _target(spec: Spec, base: int, budget: Budget) -> str:
+    """`flow`, but `edm` for a run too short to learn how to pass the noise of a pixel on.
+
+    The preconditioner of `edm` passes it by itself, so early samples are not noisy; given time,
+    `flow` ends better. Measured on both sides, in benchmarks/results.md.
+    """
+    return "edm" if _images(spec, base, budget) < IMAGES_WANTED / 2 else "flow"
 
 
 def _channels(spec: Spec, base: int) -> tuple[int, ...]:
@@ -84,6 +100,6 @@ def _affordable(spec: Spec, budget: Budget) -> int:
     if budget.seconds is None:
         return SIZES["s"]
     for base in sorted(SIZES.values(), reverse=True):
-        if budget.seconds * FLOPS_PER_SECOND / (3 * _forward_flop(spec, base)) >= IMAGES_WANTED:
+        if _images(spec, base, budget) >= IMAGES_WANTED:
             return base
     return SIZES["xs"]
