@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -96,6 +97,7 @@ def test_written_pictures_hold_their_settings_and_can_be_made_again(model, tmp_p
         assert {k: inside[k] for k in ("label", "seed", "sampler")} == {
             k: record[k] for k in ("label", "seed", "sampler")
         }
+        assert inside["model_sha256"] == hashlib.sha256(model.path.read_bytes()).hexdigest()
         assert image.text["parameters"].endswith("Model: digits")
         assert "Steps: 5, Sampler: ancestral" in image.text["parameters"]
         assert "CFG scale: 3.0" in image.text["parameters"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class Model:
         denoiser: The network in eval mode.
         recipe: What it was trained with and how it is sampled by default.
         spec: Shape and class names of the data.
-        about: Everything that the file says of itself, as plain data.
+        about: Everything that the file says of itself, as plain data, and its SHA-256.
         path: Where it came from.
     """
 
@@ -129,6 +130,7 @@ class Model:
             raise UserError("E-CKPT-ARCH", where=file.name, got=got) from error
         net = denoiser(recipe, spec)
         fit(net, tensors, file.name)
+        about = {**about, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
         return Model(net.to(device).eval(), recipe, spec, about, file)
 
     @property
