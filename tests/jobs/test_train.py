@@ -320,6 +320,7 @@ def test_whether_to_compile_is_decided_once_for_a_run(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of the compiler
 def test_a_compiled_run_learns_the_same(tmp_path):
     ends = []
