@@ -194,7 +194,7 @@ def test_the_path_of_the_data_stays_at_home(tmp_path):
     from steerable.recipes.part import Part
 
     recipe = tiny().model_copy(
-        update={"data": Part(kind="images", options={"path": "/home/someone/secret/cats"})}
+        update={"data": Part(kind="images", options={"path": "/data/someone/secret/cats"})}
     )
     packed = pack_model({"w": torch.zeros(1)}, recipe, Spec("cats", (1, 8, 8)), {})
     assert b"someone" not in packed and b"cats" in packed
