@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from steerable.core.noise import Noise
-from steerable.core.sample import GRIDS, trajectory
+from steerable.core.sample import trajectory
 from steerable.core.types import Batch, Spec
+from steerable.grids.log_snr import log_snr
 from steerable.guidance.cfg import Cfg
 from steerable.jobs.plan import forward_flops
 from steerable.recipes.part import Part
@@ -79,7 +80,7 @@ def main() -> None:
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
 
-    times = GRIDS["log_snr"](net.process.schedule, 10)
+    times = log_snr(net.process.schedule, 10)
 
     def sample(guidance: Cfg | None = None, n: int = 64) -> None:
         cond = {"label": torch.arange(n) % 10}

@@ -268,7 +268,7 @@ def parts(room: str = "") -> dict[str, list[dict[str, Any]]]:
     Raises:
         UserError: E-CONFIG if there is no such room.
     """
-    names = {plural: single for single, plural in ROOMS.items()} | {"grids": "grid"}
+    names = {plural: single for single, plural in ROOMS.items()}
     if room and room not in names:
         takes = ", ".join(names)
         raise UserError("E-CONFIG", where="parts", got=f"'{room}'", takes=takes)

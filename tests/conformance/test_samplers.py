@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from steerable.core.noise import Noise
-from steerable.core.sample import Sampler, log_snr, trajectory
+from steerable.core.sample import Sampler, trajectory
 from steerable.core.schedule import VP, Flow, VePower
+from steerable.grids.log_snr import log_snr
 from steerable.oracles.mixture import Mixture
 
 from ..truth.checks import interior_schedules, measured_order

@@ -24,6 +24,10 @@ class _Witness(Backbone):
     accepts: ClassVar[frozenset[str]] = frozenset({"vector"})
     width = 4
 
+    @staticmethod
+    def sized(shape, base):
+        return {}
+
     def forward(self, x, slots):
         self.x, self.slots = x, slots
         extra = 0 if slots.vector is None else slots.vector.sum(1)

@@ -10,9 +10,11 @@ import torch
 
 from steerable.core.errors import UserError
 from steerable.core.noise import Noise
-from steerable.core.sample import GRIDS, ddpm, karras, log_snr, trajectory, uniform
+from steerable.core.sample import trajectory
 from steerable.core.schedule import VP, Edm, Flow, Tabulated, VeGeometric, VePower
 from steerable.core.steer import Constraint
+from steerable.grids.log_snr import log_snr
+from steerable.grids.uniform import uniform
 from steerable.oracles.gaussian import Gaussian
 from steerable.samplers.ancestral import Ancestral
 from steerable.samplers.ddim import Ddim
@@ -20,55 +22,6 @@ from steerable.samplers.heun import Heun
 
 F64 = torch.float64
 SCHEDULES = (VP(), VePower(), VeGeometric(), Edm(), Flow(), Tabulated("cosine", 1000))
-
-
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
-def test_a_grid_falls_from_noise_to_data_in_exactly_n_steps(schedule, grid):
-    for steps in (1, 2, 3, 10, 50, 250):
-        times = GRIDS[grid](schedule, steps)
-        assert times.shape == (steps + 1,) and times.dtype == F64
-        assert float(times[-1]) == 0.0 and 0 < float(times[0]) <= 1.0
-        assert bool((times.diff() < 0).all())
-
-
-def test_log_snr_and_karras_keep_inside_what_the_schedule_reaches():
-    for schedule in SCHEDULES:
-        ends = schedule.level(torch.tensor([0.0, 1.0], dtype=F64))
-        for grid in (log_snr, karras):
-            levels = schedule.level(grid(schedule, 20)[:-1])
-            high = min(float(ends[1]), math.log(160))
-            low = max(float(ends[0]), math.log(0.004))
-            assert abs(float(levels[0]) - high) < 1e-8
-            assert abs(float(levels[-1]) - low) < 1e-6
-    steps = VP().level(log_snr(VP(), 20, high=10.0, low=0.1)[:-1]).diff()
-    assert float((steps + math.log(100) / 19).abs().max()) < 1e-9
-
-
-def test_karras_on_its_own_schedule_is_the_uniform_grid():
-    edm = Edm()
-    got = karras(edm, 18, high=80.0, low=0.002)[:-1]
-    assert float((got - torch.linspace(1, 0, 18, dtype=F64)).abs().max()) < 1e-8
-
-
-@pytest.mark.parametrize("steps", [1, 2, 9, 10, 250, 999, 1000])
-@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
-def test_ddpm_levels_are_distinct_integers_with_the_promised_ends(spacing, steps):
-    levels = ddpm(Tabulated(), steps, spacing=spacing)[:-1] * 1000
-    whole = levels.round().to(torch.int64)
-    assert float((levels - whole).abs().max()) < 1e-9
-    assert len(whole.unique()) == steps and int(whole.min()) >= 1 and int(whole.max()) <= 1000
-    if spacing != "leading":
-        assert int(whole[0]) == 1000
-    if spacing == "leading" or (spacing == "linspace" and steps > 1):
-        assert int(whole[-1]) == 1
-
-
-def test_a_ddpm_grid_is_refused_with_too_many_steps_or_another_spacing():
-    with pytest.raises(UserError, match="1 to 20"):
-        ddpm(Tabulated("linear", 20), 21, levels=20)
-    with pytest.raises(UserError, match="trailing, leading or linspace"):
-        ddpm(Tabulated(), 5, spacing="quadratic")
 
 
 def _gaussian(schedule):

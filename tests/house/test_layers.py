@@ -17,6 +17,7 @@ ROOMS = (
     "guidance",
     "constraints",
     "samplers",
+    "grids",
     "autoencoders",
     "datasets",
     "metrics",

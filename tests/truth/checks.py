@@ -5,7 +5,9 @@ The truth tests run them on the library, the mutant tests run them on altered co
 
 from __future__ import annotations
 
+import importlib
 import math
+import pkgutil
 from itertools import pairwise
 
 import torch
@@ -25,6 +27,7 @@ from .worlds import (
 )
 
 DETERMINISTIC = ("ddim", "euler", "heun", "dpmpp_2m")
+GRIDS = "steerable.grids"
 ONE_STEP = 64  # items of a coefficient test
 
 
@@ -194,7 +197,7 @@ def check_one_point(kit: Kit) -> None:
     schedule = kit("core.schedule").VePower(25.0)
     point = torch.tensor([0.3, -0.7], dtype=F64)
     world = one_point(schedule, point)
-    times = kit("core.sample").log_snr(schedule, 50)
+    times = kit.part("grids.log_snr")(schedule, 50)
     x = float(schedule(times[0])[1]) * Noise(torch.arange(200)).normal(point.expand(200, 2))
     for kind in ("ancestral", *DETERMINISTIC):
         seeds = Noise(torch.arange(200) + 7)
@@ -215,7 +218,7 @@ def check_ancestral_law(kit: Kit, seed: int = 11, per_class: int = 2000) -> None
     world = random_mixture(seed, schedule)
     label = torch.arange(2).repeat_interleave(per_class)
     process = kit("core.process").Process(schedule, kit("core.target").Target("noise", 1.0))
-    times = kit("core.sample").ddpm(schedule, 1000)
+    times = kit.part("grids.ddpm")(schedule, 1000)
     like = torch.zeros(2 * per_class, 2, dtype=F64)
     cond = {"label": label}
 
@@ -261,10 +264,12 @@ def check_tables(kit: Kit) -> None:
 
 def check_grids(kit: Kit) -> None:
     """Every grid starts at noise, ends at the data exactly, falls, and has N steps."""
-    module = kit("core.sample")
+    kinds = [m.name for m in pkgutil.iter_modules(importlib.import_module(GRIDS).__path__)]
+    assert len(kinds) >= 4
     schedules = kit("core.schedule")
     for schedule in (schedules.VP(), schedules.VePower(), schedules.Tabulated("cosine", 1000)):
-        for name, make in module.GRIDS.items():
+        for name in kinds:
+            make = kit.part(f"grids.{name}")
             for steps in (1, 2, 7, 50):
                 times = make(schedule, steps)
                 assert times.shape == (steps + 1,) and times.dtype == F64
@@ -272,10 +277,10 @@ def check_grids(kit: Kit) -> None:
     for schedule in (schedules.VP(), schedules.VeGeometric(), schedules.Flow()):
         high, low = (float(v) for v in schedule.level(torch.tensor([1.0, 0.0], dtype=F64)))
         high, low = min(high, math.log(160)), max(low, math.log(0.004))
-        levels = schedule.level(module.log_snr(schedule, 12)[:-1])
+        levels = schedule.level(kit.part("grids.log_snr")(schedule, 12)[:-1])
         want = torch.linspace(high, low, 12, dtype=F64)
         assert float((levels - want).abs().max()) < 1e-7, "log_snr steps are not equal"
-        levels = schedule.level(module.karras(schedule, 12)[:-1])
+        levels = schedule.level(kit.part("grids.karras")(schedule, 12)[:-1])
         i = torch.arange(12, dtype=F64) / 11
         a, b = math.exp(high) ** (1 / 7), math.exp(low) ** (1 / 7)
         want = 7 * torch.log(a + i * (b - a))
@@ -291,11 +296,11 @@ def check_ddpm_grid(kit: Kit) -> None:
         "trailing": [1000, 900, 800, 700, 600, 500, 400, 300, 200, 100],
     }
     for spacing, want in table.items():
-        times = kit("core.sample").ddpm(schedule, 10, spacing=spacing)
+        times = kit.part("grids.ddpm")(schedule, 10, spacing=spacing)
         assert (times[:-1] * 1000).round().tolist() == want, spacing
         assert float(((times * 1000) - (times * 1000).round()).abs().max()) < 1e-9
     for steps in (3, 7, 30, 333, 600, 999, 1000):
-        times = kit("core.sample").ddpm(schedule, steps) * 1000
+        times = kit.part("grids.ddpm")(schedule, steps) * 1000
         want = torch.round(1000 - torch.arange(steps, dtype=F64) * (1000 / steps))
         assert float((times[:-1] - want).abs().max()) < 1e-9, f"trailing, {steps} steps"
 
@@ -311,7 +316,7 @@ def check_calls(kit: Kit) -> None:
             asked.append(float(t))
             return world(x_t, t, {})
 
-        times = kit("core.sample").log_snr(schedule, 9)
+        times = kit.part("grids.log_snr")(schedule, 9)
         moments = list(
             kit("core.sample").trajectory(
                 ask,
@@ -396,7 +401,7 @@ def check_level_told(kit: Kit) -> None:
             schedule, kit("core.target").Target("noise", spread_of(world))
         )
         ask = exact_denoiser(kit, process, world)
-        for t in kit("core.sample").ddpm(schedule, 17)[:-1]:
+        for t in kit.part("grids.ddpm")(schedule, 17)[:-1]:
             x_t = process.noised(
                 world.draw(9, torch.Generator().manual_seed(1)), t, torch.ones(9, 2, dtype=F64)
             )

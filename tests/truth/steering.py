@@ -87,7 +87,7 @@ def check_cfg_law(kit) -> None:
     world = random_mixture(5, schedule)
     n = 2000
     cond = {"label": torch.zeros(n, dtype=torch.int64)}
-    times = kit("core.sample").log_snr(schedule, 24)
+    times = kit.part("grids.log_snr")(schedule, 24)
     scale = math.hypot(
         float(schedule(times[0])[1]), float(schedule(times[0])[0]) * spread_of(world)
     )
@@ -164,7 +164,7 @@ def _small(kit, seed=0):
     process = kit("core.process").Process(
         kit("core.schedule").VP(), kit("core.target").Target("v", 0.5)
     )
-    backbone = Unet((1, 8, 8), channels=(8, 16), width=16)
+    backbone = Unet((1, 8, 8), 0, channels=(8, 16), width=16)
     denoiser = kit("core.denoise").Denoiser(process, backbone, {"label": Label(16, 3)})
     return randomised(denoiser, seed, 0.3).eval()
 

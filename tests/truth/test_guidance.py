@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from steerable.core.noise import Noise
-from steerable.core.sample import log_snr
 from steerable.core.schedule import VP
+from steerable.grids.log_snr import log_snr
 from steerable.guidance.cfg import Cfg
 
 from .worlds import F64, Kit, random_mixture, spread_of

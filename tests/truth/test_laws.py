@@ -11,9 +11,9 @@ import torch
 
 import steerable.samplers
 from steerable.core.noise import Noise
-from steerable.core.sample import log_snr
 from steerable.core.schedule import VePower
 from steerable.core.target import TARGETS
+from steerable.grids.log_snr import log_snr
 from steerable.processes.ddpm import ddpm
 from steerable.processes.edm import edm
 from steerable.processes.flow import flow

@@ -35,6 +35,10 @@ class _Mlp(Backbone):
         )
         self.leave = nn.Linear(width, 1)
 
+    @staticmethod
+    def sized(shape, base):
+        return {"width": base}
+
     def forward(self, x, slots):
         """The answer (B,1)."""
         return self.leave(self.middle(self.enter(x) + self.level(slots.level)))

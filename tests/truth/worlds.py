@@ -114,6 +114,10 @@ class Exact(Backbone):
         super().__init__()
         self.process, self.oracle = process, oracle
 
+    @staticmethod
+    def sized(shape, base):
+        return {}
+
     def forward(self, x, slots):
         """F* (B,*S) for items that share one noise level."""
         level = slots.level[0]

@@ -7,7 +7,8 @@ place of full-resolution layers, addition in place of concatenation, attention o
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, ClassVar
+import math
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from steerable.core.errors import UserError
 from steerable.core.types import Range, Slots
 from steerable.nn.attention import SelfAttention2d
 from steerable.nn.embeddings import LevelEmbedding
-from steerable.nn.resampling import padded, stem_for
+from steerable.nn.resampling import joined, padded, stem_for
 
 __all__ = ["Unet"]
 
@@ -55,10 +56,11 @@ def _heads(channels: int) -> int:
 
 
 class Unet(Backbone):
-    """Images (B,C,H,W) of any size and any number of channels; reads `vector`.
+    """Images (B,C,H,W) of any size and any number of channels; reads `vector` and `planes`.
 
     Args:
         shape: Shape (C,H,W) of the items, set by the data.
+        planes: Number of channels that conditions add, set by the conditions.
         channels: Width of each level; a level has half the height and width of the one before.
         blocks: Residual blocks a level, on the way down and on the way up.
         stem: Space-to-depth factor before the first level; 0 chooses it from size and width.
@@ -67,11 +69,12 @@ class Unet(Backbone):
         dropout: Dropout inside the residual blocks.
     """
 
-    accepts: ClassVar[frozenset[str]] = frozenset({"vector"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"vector", "planes"})
 
     def __init__(
         self,
         shape: tuple[int, ...],
+        planes: int,
         *,
         channels: tuple[int, ...] = (48, 96),
         blocks: Annotated[int, Range(1, 8)] = 1,
@@ -86,9 +89,9 @@ class Unet(Backbone):
         depth, side = shape[0], max(shape[1:])
         self.stem = stem or stem_for(shape, channels[0])
         self.multiple = self.stem * 2 ** (len(channels) - 1)
-        self.width = width
+        self.width, self.planes = width, planes
         self.level = LevelEmbedding(width)
-        self.enter = nn.Conv2d(depth * self.stem**2, channels[0], 3, padding=1)
+        self.enter = nn.Conv2d((depth + planes) * self.stem**2, channels[0], 3, padding=1)
 
         pairs = list(itertools.pairwise(channels))
         self.down = nn.ModuleList(
@@ -107,11 +110,19 @@ class Unet(Backbone):
         nn.init.zeros_(self.leave.bias)
         self.to(memory_format=torch.channels_last)
 
+    @staticmethod
+    def sized(shape: tuple[int, ...], base: int) -> dict[str, Any]:
+        """Levels until the map is at most 8 wide, at least two: the base width, then twice that."""
+        stem = stem_for(shape, base)
+        levels = max(2, 1 + math.ceil(math.log2(max(shape[1:]) / stem / 8)))
+        return {"channels": (base, *[2 * base] * (levels - 1)), "width": 4 * base, "stem": stem}
+
     def forward(self, x: Tensor, slots: Slots) -> Tensor:
         """The raw answer (B,C,H,W)."""
         height, width = x.shape[-2:]
         vector = self.level(slots.level)
         vector = F.silu(vector if slots.vector is None else vector + slots.vector)
+        x = joined(x, slots.planes, self.planes)
         h = F.pixel_unshuffle(padded(x, self.multiple), self.stem)
         h = self.enter(h.contiguous(memory_format=torch.channels_last))
         skips = []

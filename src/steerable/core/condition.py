@@ -15,13 +15,21 @@ from torch import Tensor, nn
 from .noise import Noise
 from .types import Cond
 
-__all__ = ["Condition", "absent", "absent_like"]
+__all__ = ["Condition", "absent", "absent_like", "counted"]
 
 
 def absent(value: Tensor) -> Tensor:
     """Where a condition is absent, (B,) bool."""
     flat = value.flatten(1) if value.ndim > 1 else value[:, None]
     return (flat.isnan() if value.is_floating_point() else flat == -1).all(1)
+
+
+def counted(value: Tensor) -> Tensor:
+    """Which places of a sequence (B,L,...) count, (B,L): of an absent one its first, the null."""
+    rows = value.flatten(2) if value.ndim > 2 else value[..., None]
+    there = ~(rows.isnan() if value.is_floating_point() else rows == -1).all(-1)
+    first = torch.arange(value.shape[1], device=value.device) == 0
+    return there | (first & ~there.any(1, keepdim=True))
 
 
 def absent_like(value: Tensor) -> Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .condition import Condition
+from .condition import Condition, counted
 from .errors import UserError
 from .process import Process
 from .types import Cond, Estimate, Slots, spread
@@ -22,6 +22,11 @@ class Backbone(nn.Module, ABC):
 
     accepts: ClassVar[frozenset[str]]  # the slots that it reads
     width: int  # D of the slots `vector` and `tokens`
+
+    @staticmethod
+    @abstractmethod
+    def sized(shape: tuple[int, ...], base: int) -> dict[str, Any]:
+        """The options that suit items of this shape at a base width."""
 
     @abstractmethod
     def forward(self, x: Tensor, slots: Slots) -> Tensor:
@@ -64,23 +69,30 @@ class Denoiser(nn.Module):
         alpha, sigma = self.process.schedule(t)
         c_in, c_skip, c_out = (spread(c, x_t) for c in self.process.target(alpha, sigma))
         level = torch.log(sigma / alpha).to(x_t).expand(len(x_t))
-        answer = self.backbone(c_in * x_t, self._slots(level, cond)).to(x_t.dtype)
+        answer = self.backbone(c_in * x_t, self._slots(x_t, level, cond)).to(x_t.dtype)
         return Estimate(c_skip * x_t + c_out * answer, x_t, alpha, sigma)
 
-    def _slots(self, level: Tensor, cond: Cond) -> Slots:
+    def _slots(self, x_t: Tensor, level: Tensor, cond: Cond) -> Slots:
         unknown = sorted(set(cond) - set(self.conditions))
         if unknown:
             takes = ", ".join(self.conditions) or "no condition"
             raise UserError("E-CONFIG", where="conditions", got=f"'{unknown[0]}'", takes=takes)
         written: dict[str, list[Tensor]] = {"vector": [], "tokens": [], "planes": []}
+        masks: list[Tensor] = []
         for name, condition in self.conditions.items():
             assert isinstance(condition, Condition)
-            value, null = cond.get(name), condition.null.expand(len(level), *condition.null.shape)
+            value, null = cond.get(name), condition.null.expand(len(x_t), *condition.null.shape)
             encoded = null if value is None else condition(value.to(level.device))
+            if condition.slot == "planes":  # a null is one number a plane
+                encoded = encoded.expand(*encoded.shape[:2], *x_t.shape[2:])
             written[condition.slot].append(encoded)
+            if condition.slot == "tokens":
+                ones = torch.ones(null.shape[:2], dtype=torch.bool, device=level.device)
+                masks.append(ones if value is None else counted(value.to(level.device)))
         return Slots(
             level,
             vector=torch.stack(written["vector"]).sum(0) if written["vector"] else None,
             tokens=torch.cat(written["tokens"], 1) if written["tokens"] else None,
+            mask=torch.cat(masks, 1) if masks else None,
             planes=torch.cat(written["planes"], 1) if written["planes"] else None,
         )

@@ -1,4 +1,4 @@
-"""Sampling: grids of times, the sampler's contract, and the one loop over the steps.
+"""Sampling: the sampler's contract, what grids of times share, and the one loop over the steps.
 
 The last step to t = 0 is Tweedie's formula, x = x0-hat, for every sampler: no noise is left over,
 and no sampler has an end of its own. A grid may climb: a stochastic sampler then renoises exactly,
@@ -22,7 +22,7 @@ from .schedule import Schedule
 from .steer import Constraint
 from .types import Ask, Estimate
 
-__all__ = ["GRIDS", "Moment", "Sampler", "ddpm", "karras", "log_snr", "trajectory", "uniform"]
+__all__ = ["Moment", "Sampler", "level_range", "times_of", "trajectory"]
 
 
 class Sampler(ABC):
@@ -93,66 +93,13 @@ def trajectory(
         answers.clear()
 
 
-def _from_levels(schedule: Schedule, levels: Tensor) -> Tensor:
-    """Times of the noise levels (N,), then the data: (N+1,) float64."""
+def times_of(schedule: Schedule, levels: Tensor) -> Tensor:
+    """Times of the noise levels log(sigma / alpha) (N,), then the data: (N+1,) float64."""
     return torch.cat([schedule.time_at(levels), torch.zeros(1, dtype=torch.float64)])
 
 
-def _bounds(schedule: Schedule, high: float, low: float) -> tuple[Tensor, Tensor]:
+def level_range(schedule: Schedule, high: float, low: float) -> tuple[Tensor, Tensor]:
     """log(high) and log(low), clamped to what the schedule reaches above t = 0, where data is."""
     ends = schedule.level(torch.tensor([1e-9, 1.0], dtype=torch.float64))
     limits = torch.tensor([high, low], dtype=torch.float64).log().clamp(ends[0], ends[1])
     return limits[0], limits[1]
-
-
-def uniform(schedule: Schedule, steps: int) -> Tensor:
-    """Equal steps in t from 1 to 0, (steps+1,)."""
-    return torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
-
-
-def log_snr(schedule: Schedule, steps: int, *, high: float = 160.0, low: float = 0.004) -> Tensor:
-    """Equal steps in log(sigma / alpha) from `high` to `low`, then the data, (steps+1,).
-
-    Source: Lu et al., arXiv 2206.00927; the range is that of EDM for data of unit variance.
-    """
-    first, last = _bounds(schedule, high, low)
-    share = torch.linspace(0.0, 1.0, steps, dtype=torch.float64)
-    return _from_levels(schedule, first + share * (last - first))
-
-
-def karras(
-    schedule: Schedule, steps: int, *, rho: float = 7.0, high: float = 160.0, low: float = 0.004
-) -> Tensor:
-    """Equal steps in (sigma / alpha)^(1/rho), then the data, (steps+1,).
-
-    Source: Karras et al., arXiv 2206.00364, eq. 5; the range is for data of unit variance.
-    """
-    first, last = (torch.exp(end / rho) for end in _bounds(schedule, high, low))
-    share = torch.linspace(0.0, 1.0, steps, dtype=torch.float64)
-    return _from_levels(schedule, rho * torch.log(first + share * (last - first)))
-
-
-def ddpm(
-    schedule: Schedule, steps: int, *, levels: int = 1000, spacing: str = "trailing"
-) -> Tensor:
-    """Integer levels i of a DDPM, each at t = (i + 1) / levels, then the data, (steps+1,).
-
-    The spacing `trailing` keeps the last level, `leading` the first, `linspace` both.
-    Source: Lin et al., arXiv 2305.08891, table 2.
-    """
-    if steps > levels:
-        raise UserError("E-LIMIT", where="steps", got=str(steps), takes=f"1 to {levels}")
-    place = torch.arange(steps, dtype=torch.float64)
-    if spacing == "trailing":
-        index = torch.round(levels - place * levels / steps) - 1
-    elif spacing == "leading":
-        index = torch.floor((steps - 1 - place) * levels / steps)
-    elif spacing == "linspace":
-        index = torch.round(torch.linspace(levels - 1, 0, steps, dtype=torch.float64))
-    else:
-        takes = "trailing, leading or linspace"
-        raise UserError("E-CONFIG", where="spacing", got=repr(spacing), takes=takes)
-    return torch.cat([(index + 1) / levels, torch.zeros(1, dtype=torch.float64)])
-
-
-GRIDS = {"uniform": uniform, "log_snr": log_snr, "karras": karras, "ddpm": ddpm}

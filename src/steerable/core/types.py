@@ -90,13 +90,18 @@ class Spec:
     name: str  # for people
     shape: tuple[int, ...]  # of one item, (C,H,W) for pictures
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # class names by index
+    vectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # names of the numbers
+    tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # words by index
     std: float = 0.5  # of the items in [-1, 1], the `data_std` of targets
     flip: bool = False  # whether a left-right flip keeps the meaning
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Items in memory as bytes: `x` (N,*S) uint8, `cond` one int64 tensor (N,) per condition."""
+    """Items in memory as bytes, `x` (N,*S) uint8, and one tensor per condition in `cond`.
+
+    Labels are int64 (N,), vectors float32 (N,K), tokens int64 (N,L) padded with -1.
+    """
 
     spec: Spec
     x: Tensor

@@ -1,11 +1,25 @@
-"""Fitting pictures of any size to a network that halves them, without loss."""
+"""Fitting pictures and condition planes of any size to a network that halves them, without loss."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["padded", "stem_for"]
+__all__ = ["joined", "padded", "stem_for"]
+
+
+def joined(x: Tensor, planes: Tensor | None, count: int) -> Tensor:
+    """X (B,C,H,W) with its `count` condition planes (B,count,H,W) as further channels.
+
+    Zeros where a network that reads planes is asked without any.
+    """
+    if not count:
+        return x
+    if planes is None:
+        planes = x.new_zeros(len(x), count, *x.shape[2:])
+    assert planes.shape == (len(x), count, *x.shape[2:]), "one plane a channel, of the item's size"
+    return torch.cat([x, planes.to(x)], 1)
 
 
 def padded(x: Tensor, multiple: int) -> Tensor:

@@ -30,6 +30,7 @@ ROOMS: dict[str, str] = {
     "condition": "conditions",
     "guidance": "guidance",
     "sampler": "samplers",
+    "grid": "grids",
     "data": "datasets",
 }
 
@@ -61,10 +62,6 @@ class Part(BaseModel):
 
 def kinds(room: str) -> list[str]:
     """The kinds that a room holds, sorted."""
-    if room == "grid":
-        from steerable.core.sample import GRIDS
-
-        return sorted(GRIDS)
     package = importlib.import_module(f"steerable.{ROOMS[room]}")
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name[0] != "_")
 
@@ -87,10 +84,6 @@ def find(room: str, kind: str) -> Callable[..., Any]:
         do = f"Did you mean '{near[0]}'?" if near else ""
         takes = ", ".join(known)
         raise UserError("E-CONFIG", where=room, got=f"'{kind}' does not exist", takes=takes, do=do)
-    if room == "grid":
-        from steerable.core.sample import GRIDS
-
-        return GRIDS[kind]
     module = importlib.import_module(f"steerable.{ROOMS[room]}.{kind}")
     return getattr(module, module.__all__[0])
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from steerable.core.condition import Condition
 from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
 from steerable.core.sample import Sampler
@@ -258,11 +259,23 @@ def from_yaml(path: Path) -> Recipe:
 def denoiser(recipe: Recipe, spec: Spec) -> Denoiser:
     """Build process, backbone and conditions for the data that `spec` describes."""
     process = build("process", recipe.process, data_std=spec.std)
-    backbone = build("backbone", recipe.backbone, shape=spec.shape)
-    conditions = {}
-    for name, part in recipe.conditions.items():
-        classes = len(spec.labels.get(name, ()))
-        conditions[name] = build("condition", part, width=backbone.width, classes=classes)
+    slots = {name: find("condition", p.kind).slot for name, p in recipe.conditions.items()}
+
+    def condition(name: str, width: int = 0) -> Condition:
+        return build(
+            "condition",
+            recipe.conditions[name],
+            width=width,
+            shape=spec.shape,
+            classes=len(spec.labels.get(name, ())),
+            numbers=len(spec.vectors.get(name, ())),
+            words=len(spec.tokens.get(name, ())),
+        )
+
+    planes = {name: condition(name) for name, slot in slots.items() if slot == "planes"}
+    count = sum(c.null.shape[0] for c in planes.values())
+    backbone = build("backbone", recipe.backbone, shape=spec.shape, planes=count)
+    conditions = {name: planes.get(name) or condition(name, backbone.width) for name in slots}
     return Denoiser(process, backbone, conditions)
 
 
@@ -273,4 +286,4 @@ def guidances(parts: Sequence[Part]) -> list[Guidance]:
 
 def grid(part: Part, schedule: Any, steps: int) -> Any:
     """The times of a grid part, (steps+1,)."""
-    return find("grid", part.kind)(schedule, steps, **check("grid", part).options)
+    return build("grid", part, schedule=schedule, steps=steps)
