@@ -11,6 +11,7 @@ CHECKS = (
     steering.check_cfg_off,
     steering.check_cfg_formula,
     steering.check_cfg_together,
+    steering.check_own_weights,
     steering.check_cfg_interval,
     steering.check_conditional_loss_uses_own_label,
     steering.check_dropout,

@@ -53,6 +53,36 @@ def check_cfg_together(kit) -> None:
         assert both.alpha.shape == apart.alpha.shape
 
 
+def check_own_weights(kit) -> None:
+    """With a weight for each of two conditions, each is compared with all the others kept.
+
+    The answers of this denoiser are any numbers that depend on which conditions are there.
+    """
+    value = {frozenset("ab"): 5.0, frozenset("a"): 2.0, frozenset("b"): 3.0, frozenset(): 1.0}
+    x, t = torch.zeros(3, 2, dtype=F64), torch.tensor(0.5, dtype=F64)
+    cond = {"a": torch.tensor([0, 1, 2]), "b": torch.tensor([[0.1], [0.2], [0.3]])}
+    absent = kit("core.condition").absent
+    schedule = kit("core.schedule").VP()
+
+    def denoise(x_t, time, given):
+        gone = {k: absent(v) for k, v in given.items()}
+        rows = [value[frozenset(k for k in given if not bool(gone[k][i]))] for i in range(len(x_t))]
+        x0 = torch.tensor(rows, dtype=F64)[:, None].expand_as(x_t)
+        return kit("core.types").Estimate(x0, x_t, *schedule(time))
+
+    for weights, want in (
+        ({"a": 3.0, "b": 1.0}, 5 + 2 * (5 - 3)),
+        ({"a": 3.0, "b": 0.5}, 5 + 2 * (5 - 3) - 0.5 * (5 - 2)),
+        ({"a": 0.0, "b": 1.0}, 3.0),
+        ({"a": 4.0}, 5 + 3 * (5 - 3) + 1 * (5 - 2)),
+        ({}, 5 + 1 * (5 - 1)),
+    ):
+        for together in (0, 65536):
+            cfg = kit.part("guidance.cfg")(weight=2.0, weights=weights, together=together)
+            got = cfg(denoise)(x, t, cond).x0
+            assert float((got - want).abs().max()) < 1e-12, f"{weights}: {got[0, 0]} not {want}"
+
+
 def check_cfg_off(kit) -> None:
     """Weight one asks the plain denoiser, once, and hands on its very answer."""
     world, x, t, cond = guided_world(kit)

@@ -28,10 +28,6 @@ ANC_NOISE = "spread(tau, x_t) * noise.normal(x_t)"
 SCALES = "schedule(t), schedule(s)"
 SAMPLE, SCHEDULE, TYPES, PROCESS = "core.sample", "core.schedule", "core.types", "core.process"
 DENOISE, CONDITION, STEER, CFG = "core.denoise", "core.condition", "core.steer", "guidance.cfg"
-LERP_APART, LERP_TOGETHER = (
-    "torch.lerp(without, with_cond, ",
-    "torch.lerp(without.x0, with_cond.x0, ",
-)
 PLACE = "t.to(torch.float64).clamp(0.0, 1.0) * self.levels"
 
 # name: module, then pairs of the text to find and its replacement
@@ -186,36 +182,34 @@ MUTANTS = {
     ),
     "dropout the wrong way round": (CONDITION, "< self.dropout", ">= self.dropout"),
     # guidance
-    "guidance sign": (CFG, LERP_APART, "torch.lerp(with_cond, without, "),
-    "guidance sign, one batch": (CFG, LERP_TOGETHER, "torch.lerp(with_cond.x0, without.x0, "),
-    "weight off by one": (CFG, LERP_APART + "self.weight", LERP_APART + "1 + self.weight"),
-    "weight off by one, one batch": (
-        CFG,
-        LERP_TOGETHER + "self.weight",
-        LERP_TOGETHER + "1 + self.weight",
-    ),
+    "guidance sign": (CFG, "x0 + (weight", "x0 - (weight"),
+    "weight off by one": (CFG, "(weight - 1.0) *", "weight *"),
     "applied twice": (
         CFG,
         "return guided",
         "return lambda x, t, c: self._twice(guided, denoise, x, t, c)",
     ),
-    "weight squared": (CFG, LERP_APART + "self.weight", LERP_APART + "self.weight**2"),
-    "weight one is not off": (CFG, "self.weight == 1.0", "self.weight == 0.0"),
+    "weight squared": (CFG, "(weight - 1.0) *", "(weight**2 - 1.0) *"),
+    "weight one is not off": (CFG, "if group[1] != 1.0", "if group[1] != 0.0"),
+    "own weights ignored": (CFG, "if k not in group} for", "if k not in cond} for"),
+    "own weights add up on the sum": (
+        CFG,
+        "x0 = x0 + (weight - 1.0) * (full.x0",
+        "x0 = x0 + (weight - 1.0) * (x0",
+    ),
     "unconditional asked with the label": (
         CFG,
-        "denoise(x_t, t, {}).x0",
+        "denoise(x_t, t, rest).x0",
         "denoise(x_t, t, cond).x0",
     ),
-    "class 0 as the null": (CFG, "absent_like(value)]", "torch.zeros_like(value)]"),
-    "y shuffled": (CFG, "torch.cat([value, absent", "torch.cat([value.flip(0), absent"),
+    "class 0 as the null": (CFG, "(absent_like(value)", "(torch.zeros_like(value)"),
+    "y shuffled": (CFG, "torch.cat([value, *", "torch.cat([value.flip(0), *"),
     "halves swapped": (
         CFG,
-        "first = Estimate(answer.x0[:n]",
-        "first = Estimate(answer.x0[n:]",
-        "first.with_x0(answer.x0[n:])",
-        "first.with_x0(answer.x0[:n])",
+        "first, *without = answer.x0.split(n)",
+        "*without, first = answer.x0.split(n)",
     ),
-    "start and stop ignored by CFG": (CFG, " or not self.active(t)", ""),
+    "start and stop ignored by CFG": (CFG, " if self.active(t) else []", ""),
     "start and stop ignored": (STEER, "return bool(torch.all(", "return True or bool(torch.all("),
     "start ignored": (STEER, "(t <= self.start) & ", ""),
     "stop ignored": (STEER, " & (t >= self.stop)", ""),
@@ -240,7 +234,7 @@ def altered(name, *edits):
         assert source.count(old) == 1, f"{source.count(old)} times {old!r} in {name}"
         source = source.replace(old, new)
     if "self._twice" in source:
-        source += TWICE
+        source = source.replace("    def _groups", TWICE + "\n    def _groups")
     module = ModuleType(f"steerable.{name}")
     module.__name__ = module.__package__ = f"mutant.{name}"
     package, _, _ = name.partition(".")

@@ -31,17 +31,21 @@ def versions() -> dict[str, str]:
     }
 
 
+_NAMES = ("labels", "vectors", "tokens")
+
+
 def _spec_plain(spec: Spec) -> dict[str, Any]:
-    labels = {name: list(names) for name, names in spec.labels.items()}
+    named = {key: {k: list(v) for k, v in getattr(spec, key).items()} for key in _NAMES}
     facts = {"std": spec.std, "flip": spec.flip, "range": [-1, 1]}
-    return {"name": spec.name, "shape": list(spec.shape), "labels": labels, **facts}
+    return {"name": spec.name, "shape": list(spec.shape), **named, **facts}
 
 
 def spec_of(plain: Mapping[str, Any]) -> Spec:
     """A data spec from its plain form."""
-    labels = {name: tuple(names) for name, names in plain["labels"].items()}
+    named = {key: {k: tuple(v) for k, v in plain.get(key, {}).items()} for key in _NAMES}
     shape = tuple(int(n) for n in plain["shape"])
-    return Spec(str(plain["name"]), shape, labels, float(plain["std"]), bool(plain["flip"]))
+    flip, std = bool(plain["flip"]), float(plain["std"])
+    return Spec(str(plain["name"]), shape, **named, std=std, flip=flip)
 
 
 def pack_model(

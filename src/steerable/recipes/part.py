@@ -7,6 +7,7 @@ annotation, default and docstring line feed the command line, validation and doc
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import importlib
@@ -108,7 +109,14 @@ def _parameters(constructor: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
         hints = typing.get_type_hints(constructor, include_extras=True)
     else:
         hints = typing.get_type_hints(target, globalns=owner, include_extras=True)
-    return [(p.name, hints[p.name], p.default) for p in signature.parameters.values()]
+    made = {
+        f.name: f.default_factory()
+        for f in vars(constructor).get("__dataclass_fields__", {}).values()
+        if f.default_factory is not dataclasses.MISSING
+    }
+    return [
+        (p.name, hints[p.name], made.get(p.name, p.default)) for p in signature.parameters.values()
+    ]
 
 
 def _options(room: str, constructor: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
