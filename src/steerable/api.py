@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from steerable.core.errors import UserError
 from steerable.core.types import Spec, Splits
-from steerable.jobs.data import data_part, data_report, part_again
+from steerable.jobs.data import data_part, data_report, part_again, splits_for
+from steerable.jobs.encode import decoded, encoded, walking
 from steerable.jobs.evaluate import SEED, Evaluation, Looking
 from steerable.jobs.evaluate import evaluate as _evaluate
+from steerable.jobs.inside import look
+from steerable.jobs.interpolate import interpolated
+from steerable.jobs.likelihood import likelihood
 from steerable.jobs.model import Model
 from steerable.jobs.prepare import Prepared, prepare
 from steerable.jobs.run import Run
-from steerable.jobs.sample import Sample, steered, wishes
+from steerable.jobs.sample import Sample, steered
 from steerable.jobs.sample import sample as _sample
 from steerable.jobs.train import Iteration
 from steerable.jobs.train import train as _train
+from steerable.jobs.wish import wishes
 from steerable.recipes.part import ROOMS, Part, build, describe, kinds
 from steerable.recipes.presets import find_preset
 from steerable.recipes.recipe import Recipe, checked, from_yaml
+from steerable.recipes.sizing import cost, size_of
 
 __all__ = [
     "Model",
     "Recipe",
     "UserError",
+    "decoded",
+    "encoded",
     "evaluate",
     "evaluation",
     "inspect_data",
+    "interpolated",
+    "likelihood",
     "load",
+    "look",
     "parts",
     "prepared",
     "recipe",
     "sample",
     "train",
+    "walking",
 ]
 
 
@@ -176,7 +188,7 @@ def load(path: str | Path, *, device: str = "cpu", allow_code: str = "") -> Mode
 
 def sample(
     model: Model,
-    label: str | Sequence[str] = (),
+    label: str | Sequence[str] | Mapping[str, Any] = (),
     *,
     n: int = 16,
     seed: int = 0,
@@ -188,7 +200,8 @@ def sample(
 
     Args:
         model: From `load`.
-        label: A class name or several; none means every class.
+        label: A class name or several, none means every class; or every condition by its name: a
+            class name, numbers, or a text of words.
         n: Pictures a label.
         seed: Seed of the first picture; picture i has seed + i.
         guidance: Weight of classifier-free guidance; 1 is off.
@@ -198,10 +211,11 @@ def sample(
     Raises:
         UserError: E-LABEL, E-LIMIT or E-CONFIG for what cannot be taken, E-NUM for broken weights.
     """
-    labels = [label] if isinstance(label, str) else list(label)
+    cond = label if isinstance(label, Mapping) else {}
+    labels = [label] if isinstance(label, str) else [] if cond else list(label)
     settings = steered(model.recipe, guidance=guidance, steps=steps, sampler=sampler)
     made = None
-    for progress in _sample(model, settings, wishes(model.spec, labels, n, seed)):
+    for progress in _sample(model, settings, wishes(model.spec, labels, n, seed, cond)):
         made = progress.sample
     assert made is not None
     return made
@@ -243,34 +257,43 @@ def evaluation(
     Raises:
         UserError: E-EVAL or E-DATA for what cannot be measured.
     """
-    beside = Run(model.path.parent).recipe()
-    own = beside.data if beside is not None else model.recipe.data
-    if data is None and beside is None and "path" in own.options:
-        do = "--data FOLDER"
-        got = "a model file away from its run, which does not say where its pictures are"
-        raise UserError("E-EVAL", where=model.path.name, got=got, do=do)
-    splits = _splits(part_again(own, data) if data else own)
+    splits = splits_for(model, data)
     yield from _evaluate(model, splits, recipe=recipe, n=n, seed=seed)
 
 
-def inspect_data(data: str) -> dict[str, Any]:
-    """The scan report of a data set as plain data: classes, sizes, duplicates, bad files.
+def inspect_data(data: str, *, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """The scan report of data, read with `settings` such as `data.flip=true`, as plain data.
 
     Raises:
-        UserError: E-DATA if it cannot be used.
+        UserError: E-DATA if it cannot be used, E-CONFIG for a setting of something else.
     """
-    return data_report(_splits(data_part(data)))
+    part, rest = _data(data, settings)
+    if rest:
+        raise UserError("E-CONFIG", where="--set", got=repr(rest[0]), takes="data.option=value")
+    return data_report(_splits(part))
 
 
-def parts(room: str = "") -> dict[str, list[dict[str, Any]]]:
+def parts(
+    room: str = "", *, size: str = "", shape: tuple[int, ...] = (3, 32, 32)
+) -> dict[str, list[dict[str, Any]]]:
     """Every kind of a room, or of all rooms, with its docstring and options.
 
+    Args:
+        room: Such as `samplers`; all by default.
+        size: With `backbones`, `xs` to `xl`: adds parameters and FLOP of one forward pass.
+        shape: Shape of the items that the size is for.
+
     Raises:
-        UserError: E-CONFIG if there is no such room.
+        UserError: E-CONFIG if there is no such room or size.
     """
     names = {plural: single for single, plural in ROOMS.items()}
-    if room and room not in names:
-        takes = ", ".join(names)
+    if (room and room not in names) or (size and room != "backbones"):
+        takes = "backbones with --size" if size else ", ".join(names)
         raise UserError("E-CONFIG", where="parts", got=f"'{room}'", takes=takes)
     chosen = [room] if room else list(names)
-    return {r: [describe(names[r], kind) for kind in kinds(names[r])] for r in chosen}
+    found = {r: [describe(names[r], kind) for kind in kinds(names[r])] for r in chosen}
+    for kind in found["backbones"] if size else ():
+        facts = cost(kind["kind"], shape, size_of(size))
+        kind |= {"size": size, "shape": shape, "sized": facts["options"]}
+        kind |= {"parameters": facts["parameters"], "mflop": facts["flop"] / 1e6}
+    return found

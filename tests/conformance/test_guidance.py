@@ -21,7 +21,7 @@ F64 = torch.float64
 def _scene():
     world = random_mixture(21, VP())
     g = torch.Generator().manual_seed(2)
-    x = torch.randn(6, 2, generator=g, dtype=F64)
+    x = 9.0 * torch.randn(6, 2, generator=g, dtype=F64)  # far enough out for every guidance to act
     return world, x, {"label": torch.tensor([0, 1, 0, 1, 0, 1])}
 
 
@@ -70,7 +70,7 @@ def test_the_answer_is_about_the_same_question(kind):
         assert torch.equal(guided.alpha, plain.alpha) and torch.equal(guided.sigma, plain.sigma)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [k for k in KINDS if hasattr(part("guidance", k), "weight")])
 def test_absent_conditions_do_not_guide(kind):
     world, x, cond = _scene()
     t = torch.tensor(0.5, dtype=F64)

@@ -103,6 +103,20 @@ def test_min_snr_is_the_ratio_of_signal_and_noise_with_a_ceiling():
     assert float(got.max()) == 5.0 and float(got.min()) < 1e-3
 
 
+def test_p2_is_the_published_weight_on_the_error_of_the_noise():
+    """1 / (1 + SNR) times |z - z-hat|^2, whatever the target; and it peaks where it should."""
+    for target in TARGETS:
+        process = Process(VP(), Target(target, 0.5), weight=Weight("p2"))
+        got, x0, z, guess, alpha, sigma = _loss_terms(process)
+        z_hat = (alpha * x0 + sigma * z - alpha * guess) / sigma
+        want = (z - z_hat) ** 2 / (1 + (alpha / sigma) ** 2)
+        assert torch.allclose(got, want.mean(1), rtol=1e-8)
+    level = torch.ones(3, dtype=F64), torch.tensor([1e-3, 1.0, 1e3], dtype=F64)
+    assert Weight("p2")(*level, Target("noise")).tolist() == pytest.approx(
+        [1.0, 0.5, 0.0], abs=1e-5
+    )
+
+
 def test_noised_has_the_mean_and_variance_of_the_process():
     for process in (Process(Tabulated(), Target("noise")), Process(VePower(), Target("noise"))):
         for time in (0.01, 0.1, 0.3, 0.5, 0.7, 1.0):

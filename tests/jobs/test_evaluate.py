@@ -14,7 +14,8 @@ from steerable.datasets.fashion import fashion
 from steerable.jobs.evaluate import _distance, _obedience, _reference, evaluate
 from steerable.jobs.judge import shipped_judge
 from steerable.jobs.prepare import prepare
-from steerable.jobs.sample import Sample, Wish
+from steerable.jobs.sample import Sample
+from steerable.jobs.wish import Wish
 from tests.jobs.tiny import finish, tiny
 
 
@@ -25,7 +26,9 @@ def clothes():
 
 def as_sample(data):
     names = data.spec.labels["label"]
-    wishes = tuple(Wish(names[int(label)], i) for i, label in enumerate(data.cond["label"]))
+    wishes = tuple(
+        Wish({"label": names[int(label)]}, i) for i, label in enumerate(data.cond["label"])
+    )
     return Sample(data.x, wishes, None, 12)
 
 

@@ -17,6 +17,7 @@ from steerable.jobs import sample as job
 from steerable.jobs.model import Model
 from steerable.jobs.pictures import bytes_of, labelled_grid, png
 from steerable.jobs.prepare import prepare
+from steerable.jobs.wish import asked, wishes
 from steerable.recipes import store
 
 from .tiny import finish, tiny
@@ -42,7 +43,7 @@ def test_the_same_seed_gives_the_same_bytes_in_a_new_model(run, model):
 
 
 def test_a_picture_does_not_depend_on_its_batch(model):
-    wanted = job.wishes(model.spec, ["1", "4"], 8, 3)
+    wanted = wishes(model.spec, ["1", "4"], 8, 3)
     whole = job.drawn(model.denoiser, model.recipe, model.spec, wanted)
     parts = [job.drawn(model.denoiser, model.recipe, model.spec, [w]) for w in wanted]
     assert (whole - torch.cat(parts)).abs().max() < 1e-5
@@ -50,12 +51,12 @@ def test_a_picture_does_not_depend_on_its_batch(model):
 
 def test_labels_match_in_any_case_and_unknown_ones_name_the_nearest(model):
     spec = steerable.load(model.path).spec
-    assert job.label_named(spec, "7") == "7"
+    assert asked(spec, "label", "7") == "7"
     named = type(spec)("x", spec.shape, {"label": ("Ankle Boot", "Bag", "Ölbild")})
-    assert job.label_named(named, "ankle boot") == "Ankle Boot"
-    assert job.label_named(named, "ÖLBILD") == "Ölbild"
+    assert asked(named, "label", "ankle boot") == "Ankle Boot"
+    assert asked(named, "label", "ÖLBILD") == "Ölbild"
     with pytest.raises(UserError, match="Ankle Boot") as caught:
-        job.label_named(named, "ankle boat")
+        asked(named, "label", "ankle boat")
     assert caught.value.code == "E-LABEL" and caught.value.exit_code == 2
 
 
@@ -83,7 +84,7 @@ def test_wrong_wishes_are_refused_before_any_work(model, wrong):
 
 def test_written_pictures_hold_their_settings_and_can_be_made_again(model, tmp_path):
     recipe = job.steered(model.recipe, guidance=3.0, steps=5, sampler="ancestral")
-    *_, last = job.sample(model, recipe, job.wishes(model.spec, ["2", "9"], 3, 11))
+    *_, last = job.sample(model, recipe, wishes(model.spec, ["2", "9"], 3, 11))
     frames = [last.sample.x, 255 - last.sample.x]
     job.write(last.sample, model, tmp_path, frames)
     records = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
@@ -127,7 +128,7 @@ def test_calls_of_the_network_are_counted_not_declared(model):
 def test_guidance_one_is_off_and_the_interval_is_honoured(model):
     off = steerable.sample(model, "5", n=2, guidance=1.0).x
     never = job.steered(model.recipe, guidance=4.0, interval=(0.0, 1e-9))
-    *_, last = job.sample(model, never, job.wishes(model.spec, ["5"], 2, 0))
+    *_, last = job.sample(model, never, wishes(model.spec, ["5"], 2, 0))
     assert torch.equal(off, last.sample.x) and last.sample.calls == 12
     always = steerable.sample(model, "5", n=2, guidance=4.0).x
     assert not torch.equal(off, always)

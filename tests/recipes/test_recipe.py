@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steerable.core.errors import UserError
-from steerable.core.types import Spec
+from steerable.core.types import Batch, Spec
+from steerable.jobs.plan import forward_flops
 from steerable.recipes.part import Part
 from steerable.recipes.presets import find_preset, presets
 from steerable.recipes.recipe import Budget, checked, denoiser, from_yaml
+from steerable.recipes.sizing import cost
 
 SPEC = Spec("toys", (1, 8, 8), {"label": ("a", "b")}, std=0.7)
 
@@ -108,7 +111,38 @@ def test_presets_build_for_any_data(name, shape):
     made = checked(find_preset(name)(spec, data=Part(kind="digits"), budget="30m").plain())
     net = denoiser(made, spec)
     assert net.process.target.data_std == 0.5
-    assert net.conditions["label"].table.weight.shape[0] == 3
+    if name == "unconditional-ddpm":
+        assert not net.conditions
+    else:
+        assert net.conditions["label"].table.weight.shape[0] == 3
+
+
+SCALED = ("class-ddpm", "convnext-ddpm", "unconditional-ddpm", "edm", "score-sde")
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_what_a_budget_does_not_pay_for_is_noted_and_with_enough_of_it_nothing_is(name):
+    spec = Spec("x", (3, 32, 32), {"label": tuple("abc")}, std=0.5)
+    short, long = (
+        find_preset(name)(spec, data=Part(kind="digits"), budget=budget, size=size)
+        for budget, size in (("5m", "auto"), ("300000000 images", "auto"))
+    )
+    text = " ".join(short.notes)
+    for field in ("lr", "batch", "ema"):
+        value = getattr(short.training, field)
+        assert getattr(long.training, field) == value or f"-> {value:g}" in text, field
+    assert "iterations" in text
+    assert len(long.notes) < len(short.notes)
+
+
+def test_the_cost_of_a_size_is_that_of_the_network_itself():
+    spec = Spec("x", (1, 28, 28), {}, std=0.5)
+    made = find_preset("flow")(spec, data=Part(kind="digits"), size="m")
+    net = denoiser(checked(made.plain()), spec)
+    facts = cost("unet", (1, 28, 28), 64)
+    assert facts["parameters"] == sum(p.numel() for p in net.backbone.parameters())
+    batch = Batch(torch.zeros(1, 1, 28, 28))
+    assert facts["flop"] == forward_flops(net, batch)
 
 
 def test_a_longer_budget_buys_a_wider_network():

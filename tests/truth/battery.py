@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import checks, steering
+from . import checks, solvers, steering
 
 CHECKS = (
     steering.check_times_drawn,
@@ -33,6 +33,7 @@ CHECKS = (
     checks.check_climb,
     checks.check_fresh_noise,
     checks.check_level_told,
+    *solvers.SOLVERS,
     checks.check_one_point,
     checks.check_orders,
     steering.check_cfg_law,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
-from itertools import pairwise
 
 import torch
 from scipy import stats
@@ -26,7 +25,42 @@ from .worlds import (
     spread_of,
 )
 
-DETERMINISTIC = ("ddim", "euler", "heun", "dpmpp_2m")
+# Every sampler of the room but the adaptive `ode`, whose calls depend on the data, with the calls
+# of a step. A step of `restart` that passes its interval makes more.
+CALLS = {
+    "ancestral": 1,
+    "ddim": 1,
+    "deis": 1,
+    "dpm2": 2,
+    "dpmpp_2m": 1,
+    "dpmpp_2m_sde": 1,
+    "dpmpp_3m": 1,
+    "er_sde": 1,
+    "euler": 1,
+    "euler_maruyama": 1,
+    "heun": 2,
+    "heun_churn": 2,
+    "ipndm": 1,
+    "lms": 1,
+    "predictor_corrector": 2,
+    "restart": 2,
+    "unipc": 1,
+}
+ORDERS = {
+    "ddim": 1,
+    "deis": 4,
+    "dpm2": 2,
+    "dpmpp_2m": 2,
+    "dpmpp_3m": 3,
+    "euler": 1,
+    "heun": 2,
+    "ipndm": 2,
+    "lms": 4,
+    "unipc": 4,
+}
+DETERMINISTIC = tuple(ORDERS)
+# Options with which a sampler asks at the times of its steps only.
+QUIET = {"heun_churn": {"churn": 0.0}, "restart": {"low": 0.001, "high": 0.002}}
 GRIDS = "steerable.grids"
 ONE_STEP = 64  # items of a coefficient test
 
@@ -109,7 +143,7 @@ def check_exact_on_constant_answers(kit: Kit) -> None:
                     z = ((1 - b) / (1 - a)).sqrt()
                     want = [float(b.sqrt() - z * a.sqrt()), float(z), 0.0]
                     t, s = (torch.tensor((j + 1) / levels, dtype=F64) for j in (i, i - 1))
-                    answers = 2 if kind == "heun" else 1
+                    answers = CALLS[kind]
                     got = _readings(kit, kit.sampler(kind)(), schedule, t, s, answers)
                     _near([sum(got[:answers]), *got[answers:]], want)
 
@@ -146,11 +180,20 @@ def check_multistep_coefficients(kit: Kit) -> None:
         _near(got, want)
 
 
-def measured_order(kit: Kit, sampler, schedule) -> float:
-    """Slope of log error against log step on Gaussian data, inside the path, by regression."""
+def measured_order(kit: Kit, sampler, schedule, *, exact_steps=None, up=False) -> float:
+    """Slope of log error against log step on Gaussian data, inside the path, by regression.
+
+    A multistep method is published with first steps of lower order, whose error would hide the
+    order of the method; on a grid that begins at pure noise, where the path is straight, they cost
+    next to nothing. So the history is started on exact values: the first order - 1 samples are put
+    where the exact path is, as a constraint. That helps no method of a lower order than declared:
+    all but three of its steps are its own.
+    """
+    if exact_steps is None:
+        exact_steps = sampler.order - 1
     basis = torch.tensor([[1.0, 0.4], [-0.3, 0.8]], dtype=F64)
     world = Gaussian(schedule, torch.tensor([0.7, -0.4], dtype=F64), 0.5 * basis @ basis.mT)
-    ends = torch.tensor([6.0, 0.1], dtype=F64).log()
+    ends = torch.tensor([0.1, 6.0] if up else [6.0, 0.1], dtype=F64).log()
     t, s = schedule.time_at(ends)
     g = torch.Generator().manual_seed(3)
     x = float(schedule(t)[1]) * torch.randn(16, 2, generator=g, dtype=F64)
@@ -160,9 +203,21 @@ def measured_order(kit: Kit, sampler, schedule) -> float:
     for steps in counts:
         share = torch.linspace(0, 1, steps + 1, dtype=F64)
         times = schedule.time_at(ends[0] + share * (ends[1] - ends[0]))
-        got = kit.run(
-            lambda x_t, u: world(x_t, u, {}), x, schedule=schedule, sampler=sampler, times=times
+        begun = set(times[1 : 1 + exact_steps].tolist())
+
+        def on_path(y, u, *_, begun=begun):
+            return world.flow(x, t, u) if float(u) in begun else y
+
+        moments = kit("core.sample").trajectory(
+            lambda x_t, u: world(x_t, u, {}),
+            x,
+            schedule=schedule,
+            sampler=sampler,
+            times=times,
+            noise=Noise(torch.arange(16)),
+            constraints=[on_path],
         )
+        got = list(moments)[-1].x
         errors.append(float((got - exact).square().mean().sqrt()))
     steps, errors = (torch.tensor(v, dtype=F64).log() for v in (counts, errors))
     steps, errors = steps - steps.mean(), errors - errors.mean()
@@ -178,16 +233,15 @@ def interior_schedules(kit: Kit):
 def check_order(kit: Kit, kind: str) -> None:
     """A solver has the order that it declares, on every family of schedules."""
     sampler = kit.sampler(kind)()
-    room = 0.15 if sampler.order == 1 else 0.2 if kind == "heun" else 0.3
+    room = 0.15 if sampler.order == 1 else 0.2 if kind == "heun" else 0.1 + 0.1 * sampler.order
     for name, schedule in interior_schedules(kit).items():
         slope = measured_order(kit, sampler, schedule)
         assert abs(slope - sampler.order) < room, f"{kind} on {name}: {slope:.2f}"
 
 
 def check_orders(kit: Kit) -> None:
-    """The declared order of the four known solvers."""
-    want = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2}
-    for kind, order in want.items():
+    """The declared order of the known solvers."""
+    for kind, order in ORDERS.items():
         assert kit.sampler(kind).order == order
         check_order(kit, kind)
 
@@ -199,7 +253,7 @@ def check_one_point(kit: Kit) -> None:
     world = one_point(schedule, point)
     times = kit.part("grids.log_snr")(schedule, 50)
     x = float(schedule(times[0])[1]) * Noise(torch.arange(200)).normal(point.expand(200, 2))
-    for kind in ("ancestral", *DETERMINISTIC):
+    for kind in CALLS:
         seeds = Noise(torch.arange(200) + 7)
         got = kit.run(
             lambda x_t, t: world(x_t, t, {}),
@@ -265,6 +319,7 @@ def check_tables(kit: Kit) -> None:
 def check_grids(kit: Kit) -> None:
     """Every grid starts at noise, ends at the data exactly, falls, and has N steps."""
     kinds = [m.name for m in pkgutil.iter_modules(importlib.import_module(GRIDS).__path__)]
+    kinds.remove("optimised")  # a table measured on a model: it has no times without one
     assert len(kinds) >= 4
     schedules = kit("core.schedule")
     for schedule in (schedules.VP(), schedules.VePower(), schedules.Tabulated("cosine", 1000)):
@@ -306,10 +361,13 @@ def check_ddpm_grid(kit: Kit) -> None:
 
 
 def check_calls(kit: Kit) -> None:
-    """N steps ask N times (Heun 2N - 1), at the times of the grid, and yield N moments."""
+    """N steps ask as often as CALLS says, the last step once, and yield N moments.
+
+    One call is at the time of the step; of two, the second is at its end (Heun), in the middle in
+    log(sigma / alpha) (DPM-Solver-2), or at the same time (the corrector)."""
     schedule = kit("core.schedule").VP()
     world = one_point(schedule, torch.zeros(1, dtype=F64))
-    for kind in ("ancestral", *DETERMINISTIC):
+    for kind, calls in CALLS.items():
         asked = []
 
         def ask(x_t, t, asked=asked):
@@ -322,7 +380,7 @@ def check_calls(kit: Kit) -> None:
                 ask,
                 torch.ones(3, 1, dtype=F64),
                 schedule=schedule,
-                sampler=kit.sampler(kind)(),
+                sampler=kit.sampler(kind)(**QUIET.get(kind, {})),
                 times=times,
                 noise=Noise(torch.arange(3)),
             )
@@ -330,8 +388,16 @@ def check_calls(kit: Kit) -> None:
         assert [m.i for m in moments] == list(range(1, 10))
         assert [m.t for m in moments] == times[1:].tolist()
         first = times[:-1].tolist()
-        want = [t for pair in pairwise(first) for t in pair] + first[-1:]
-        assert asked == (want if kind == "heun" else first), f"{kind} asked at other times"
+        second = list(first[1:])
+        if kind == "dpm2":
+            levels = schedule.level(times[:-1])
+            second = schedule.time_at((levels[1:] + levels[:-1]) / 2).tolist()
+        elif kind == "predictor_corrector":
+            second = first[:-1]
+        want = [t for pair in zip(first, second, strict=False) for t in pair] + first[-1:]
+        want = want if calls == 2 else first
+        off = max(abs(a - b) for a, b in zip(asked, want, strict=True))
+        assert off < 1e-12, f"{kind} asked at other times"
 
 
 def check_climb(kit: Kit) -> None:

@@ -6,8 +6,10 @@ import torch
 
 from steerable.core.noise import Noise
 from steerable.core.schedule import VP
+from steerable.core.types import Estimate
 from steerable.grids.log_snr import log_snr
 from steerable.guidance.cfg import Cfg
+from steerable.guidance.threshold import Threshold
 
 from .worlds import F64, Kit, random_mixture, spread_of
 
@@ -63,3 +65,23 @@ def test_a_greater_weight_goes_further_from_the_other_class():
     share = world.weights * (world.labels == 1)
     exact = float((share / share.sum() * world.means[:, 1]).sum())
     assert abs(heights[1] - exact) < 4 * spread_of(world) / N**0.5
+
+
+def test_a_threshold_is_the_clip_and_dynamically_the_scaled_clip_of_each_item():
+    x0 = torch.tensor([[0.2, -0.4, 0.6, -0.9], [0.5, -3.0, 1.0, 4.0]], dtype=F64)
+    t = torch.tensor(0.5, dtype=F64)
+
+    def denoise(x_t, time, cond):
+        return Estimate(x0, x_t, torch.tensor(0.6), torch.tensor(0.8))
+
+    def answer(**options):
+        return Threshold(**options)(denoise)(torch.zeros(2, 4, dtype=F64), t, {}).x0
+
+    assert torch.equal(answer(), x0.clamp(-1, 1))
+    assert torch.equal(answer(limit=0.5), x0.clamp(-0.5, 0.5))
+    got = answer(quantile=0.75)
+    assert torch.equal(got[0], x0[0]), "an item inside the range is left alone"
+    reach = 3.25  # 0.75 of the way through 0.5, 1, 3, 4
+    want = torch.tensor([0.5, -3.0, 1.0, 3.25], dtype=F64) / reach
+    assert float((got[1] - want).abs().max()) < 1e-12
+    assert torch.equal(answer(start=0.4), x0) and torch.equal(answer(stop=0.6), x0)

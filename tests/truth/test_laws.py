@@ -47,7 +47,7 @@ def _distance(make, kind, options):
     real, floor, std = _floor()
     process = make(std, **options)
     world = random_mixture(31, process.schedule, dtype=torch.float32)
-    times = log_snr(process.schedule, 50)
+    times = log_snr(process.schedule, 6 if kind == "ode" else 50)  # it chooses its own between
     noise = Noise(torch.arange(N))
     x = process.start(times[0], noise, torch.zeros(N, 2))
     got = KIT.run(
@@ -134,7 +134,7 @@ def test_one_point_is_met_exactly_and_uniform_euler_maruyama_leaves_noise():
             start,
             schedule=schedule,
             sampler=KIT.sampler(kind)(),
-            times=times,
+            times=times[::7] if kind == "ode" else times,
         )
         assert float((got - point).abs().max()) < 1e-6, kind
 
@@ -155,3 +155,37 @@ def test_tweedie_matters_for_a_narrow_mode_too():
         times=times,
     )
     assert float(got.std()) < 1e-3 * math.sqrt(1.1)
+
+
+def _distances(schedule, seed, calls):
+    """Distance to the law after as many calls, of Euler-Maruyama and with Langevin steps of 0.4."""
+    world = random_mixture(seed, schedule)
+    n = 10_000
+    real = world.draw(n, torch.Generator().manual_seed(4))
+    found = []
+    for kind, options, steps in (
+        ("euler_maruyama", {}, calls),
+        ("predictor_corrector", {"snr": 0.4}, calls // 2),
+    ):
+        times = log_snr(schedule, steps)
+        alpha, sigma = schedule(times[0])
+        noise = Noise(torch.arange(n) + 1000 * seed)
+        x = math.hypot(float(sigma), float(alpha) * spread_of(world)) * noise.normal(real)
+        sampler = KIT.sampler(kind)(**options)
+        x = KIT.run(
+            lambda x_t, t: world(x_t, t, {}),
+            x,
+            schedule=schedule,
+            sampler=sampler,
+            times=times,
+            noise=noise,
+        )
+        found.append(sliced_w2(x, real))
+    return found
+
+
+@pytest.mark.slow
+def test_the_corrector_beats_its_predictor_at_equal_calls():
+    """In 4 of 5 mixtures at least, at 60 calls and snr 0.4; not at 0.16, as the docstring says."""
+    pairs = [_distances(VePower(), seed, 60) for seed in range(5)]
+    assert sum(corrected < alone for alone, corrected in pairs) >= 4, pairs

@@ -7,6 +7,7 @@ cannot go stale unnoticed, and the same checks pass on the unaltered library (te
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +29,15 @@ ANC_NOISE = "spread(tau, x_t) * noise.normal(x_t)"
 SCALES = "schedule(t), schedule(s)"
 SAMPLE, SCHEDULE, TYPES, PROCESS = "core.sample", "core.schedule", "core.types", "core.process"
 DENOISE, CONDITION, STEER, CFG = "core.denoise", "core.condition", "core.steer", "guidance.cfg"
+DPM3, UNIPC, SDE2M, ERSDE, LMS, DEIS, IPNDM = (
+    f"samplers.{kind}"
+    for kind in ("dpmpp_3m", "unipc", "dpmpp_2m_sde", "er_sde", "lms", "deis", "ipndm")
+)
+DPM2, EM, PC, CHURN, RESTART = (
+    f"samplers.{kind}"
+    for kind in ("dpm2", "euler_maruyama", "predictor_corrector", "heun_churn", "restart")
+)
+MULTISTEP = "nn.multistep"
 PLACE = "t.to(torch.float64).clamp(0.0, 1.0) * self.levels"
 
 # name: module, then pairs of the text to find and its replacement
@@ -119,6 +129,131 @@ MUTANTS = {
         DPM,
         "extrapolated = x0 + spread(",
         "extrapolated = x0 - spread(",
+    ),
+    # the solvers of higher order
+    "Euler under the name of DPM-Solver-2": (
+        DPM2,
+        "_moved(x_t, ask(guess, middle).noise, ",
+        "_moved(x_t, ask(x_t, t).noise, ",
+    ),
+    "DPM-Solver-2 in the middle of t": (
+        DPM2,
+        "schedule.time_at((schedule.level(t) + schedule.level(s)) / 2)",
+        "(t + s) / 2",
+    ),
+    "DPM-Solver-2 goes on from the middle": (
+        DPM2,
+        "return _moved(x_t, ask(guess, middle).noise, schedule(t)",
+        "return _moved(guess, ask(guess, middle).noise, schedule(middle)",
+    ),
+    "3M without the 2 of its parabola": (DPM3, "2.0 * p2 / h - 1.0", "p2 / h - 0.5"),
+    "3M with the parabola's sign": (
+        DPM3,
+        "change = change + spread(2.0",
+        "change = change - spread(2.0",
+    ),
+    "3M with the steps exchanged": (
+        DPM3,
+        "first = first + spread(r0, x_t)",
+        "first = first + spread(r1, x_t)",
+    ),
+    "2M under the name of 3M": (DPM3, "if len(history) > 2:", "if False:"),
+    "history in the wrong order": (
+        MULTISTEP,
+        "((level, answer), *before)[:most]",
+        "(*before, (level, answer))[-most:]",
+    ),
+    "history one too short": (MULTISTEP, "*before)[:most]", "*before)[: most - 1]"),
+    "history kept across a turn": (MULTISTEP, "* (level - ahead) <= 0", "* (level - ahead) > 1e9"),
+    "history dropped at every step": (MULTISTEP, "(level - ahead) <= 0", "(level - ahead) >= 0"),
+    "Lagrange with the wrong node": (MULTISTEP, "(u - known[k]) /", "(u - known[j] + 1) /"),
+    "integral without dr": (MULTISTEP, "at.exp() * weights", "weights"),
+    "LMS in log sigma": (LMS, "start, end, torch.exp)", "start, end, lambda level: level)"),
+    "LMS of order 3": (LMS, "most=4", "most=3"),
+    "DEIS in sigma": (DEIS, "start, end, _time)", "start, end, torch.exp)"),
+    "DEIS with half of beta": (DEIS, "4 * 9.95", "2 * 9.95"),
+    "iPNDM's third weight": (IPNDM, "37 / 24", "36 / 24"),
+    "iPNDM's weights of order 2": (IPNDM, "(3 / 2, -1 / 2)", "(1 / 2, 1 / 2)"),
+    "UniPC without its corrector": (UNIPC, "if memory:", "if False:"),
+    "UniPC corrects twice": (
+        UNIPC,
+        "bend = _bend(memory, start, x0) - ",
+        "bend = 2 * _bend(memory, start, x0) - 2 * ",
+    ),
+    "UniPC corrects the wrong way": (
+        UNIPC,
+        "x_t = x_t - spread(weight, x_t) * bend",
+        "x_t = x_t + spread(weight, x_t) * bend",
+    ),
+    "UniPC with bh1": (UNIPC, "base = torch.expm1(-h)\n", "base = -h\n"),
+    "UniPC's factorial": (UNIPC, "factorial *= i + 2.0", "factorial *= i + 1.0"),
+    "UniPC with weight 1 for 1/2": (UNIPC, "rho = [0.5]", "rho = [1.0]"),
+    # the stochastic solvers
+    "2M SDE without its noise": (SDE2M, "spread(fresh, x_t) *", "0.0 *"),
+    "2M SDE with the noise of an ODE step": (SDE2M, "-2.0 * self.eta", "-self.eta"),
+    "2M SDE keeps too much": (SDE2M, "torch.exp(-self.eta * h)", "torch.exp(0.0 * h)"),
+    "2M SDE with its variants exchanged": (
+        SDE2M,
+        'self.solver == "midpoint"',
+        'self.solver != "midpoint"',
+    ),
+    "ER-SDE with the variance of a full SDE": (
+        ERSDE,
+        "r_s**2 - (q * r_t) ** 2",
+        "r_s**2 - (r_s**2 / r_t) ** 2",
+    ),
+    "ER-SDE noise without its root": (ERSDE, "torch.sqrt(variance)", "variance"),
+    "ER-SDE as printed, of order 2": (
+        ERSDE,
+        "(ratios[0] - ratios[1]) / 2.0, x_t)",
+        "0.0 * ratios[0], x_t)",
+    ),
+    "ER-SDE with another noise scale": (ERSDE, "r**0.3", "r**0.5"),
+    "ER-SDE integral of the wrong moment": (
+        ERSDE,
+        "(density * (r - start.exp()))",
+        "(density * r)",
+    ),
+    "Euler-Maruyama with half the drift": (
+        EM,
+        "spread(-alpha_s * fall",
+        "spread(-0.5 * alpha_s * fall",
+    ),
+    "Euler-Maruyama with the noise of the level": (
+        EM,
+        "torch.sqrt(fall.clamp(min=0.0))",
+        "sigma_t / alpha_t",
+    ),
+    "corrector noise without its 2": (PC, "torch.sqrt(2.0 * eps)", "torch.sqrt(eps)"),
+    "snr not squared": (
+        PC,
+        "2.0 * (alpha_t / alpha_s * self.snr * sigma_t) ** 2",
+        "2.0 * self.snr * (alpha_t / alpha_s * sigma_t) ** 2",
+    ),
+    "corrector down the density": (PC, "x_t + spread(eps, x_t) *", "x_t - spread(eps, x_t) *"),
+    "corrector steps ignored": (PC, "range(self.corrector_steps)", "range(1)"),
+    "churn with the sum of the levels": (
+        CHURN,
+        "sigma_u**2 - (scale * sigma_t) ** 2",
+        "sigma_u**2 + (scale * sigma_t) ** 2",
+    ),
+    "churn asks at the old level": (CHURN, "+ fresh, higher", "+ fresh, t"),
+    "churn everywhere": (
+        CHURN,
+        "self.churn_min <= math.exp(level) <= self.churn_max",
+        "math.exp(level) > 0",
+    ),
+    "restart with the whole noise": (
+        RESTART,
+        "sigma_t**2 - (scale * sigma_s) ** 2",
+        "sigma_t**2",
+    ),
+    "restart goes up by scaling": (RESTART, "spread(missing, x_s) *", "0.0 *"),
+    "restart once only": (RESTART, "range(self.repeats)", "range(1)"),
+    "restart from above the interval too": (
+        RESTART,
+        "if schedule.level(t) > math.log(self.low) >= bottom:",
+        "if math.log(self.low) >= bottom:",
     ),
     "memory forgotten": (SAMPLE, "x, memory = sampler.step", "x, _ = sampler.step"),
     "climb without renoising": (SAMPLE, "if climbs and sampler.stochastic:", "if False:"),
@@ -250,6 +385,14 @@ def altered(name, *edits):
 def kit_with(name, *edits):
     """A kit with the altered module, and copies of the modules that are built on it."""
     changed = {name: altered(name, *edits)}
+    if name == MULTISTEP:  # imported by name
+        for path in pkgutil.iter_modules(importlib.import_module("steerable.samplers").__path__):
+            module = importlib.import_module(f"steerable.samplers.{path.name}")
+            shared = [n for n in ("extended", "lagrange_integrals") if hasattr(module, n)]
+            if shared:
+                copy = altered(f"samplers.{path.name}")
+                vars(copy).update({n: getattr(changed[name], n) for n in shared})
+                changed[f"samplers.{path.name}"] = copy
     if name == STEER:  # the guidance inherits from it
         guidance = altered(CFG)
         guidance.Cfg.active = changed[name].Guidance.active

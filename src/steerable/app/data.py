@@ -14,19 +14,27 @@ data = App(name="data", help="Look at data before training on it.", help_format=
 
 
 @data.command
-def check(folder: str, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> int:
-    """Scan pictures: counts per class, sizes, channels, duplicates, bad files.
+def check(
+    folder: str,
+    /,
+    *,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Scan pictures: counts per class, conditions, sizes, channels, duplicates, bad files.
 
     Parameters
     ----------
     folder
-        A folder of pictures, a .npz file, or a built-in set: fashion, digits.
+        A folder of pictures, a .npz file, or a built-in set: digits, fashion, scenes, shapes.
+    set_
+        Change how the data is read: --set "data.columns={caption: tokens}". May be repeated.
     json
         Print the report as one JSON object.
     """
     from steerable import api
 
-    report = api.inspect_data(folder)
+    report = api.inspect_data(folder, settings=set_ or [])
     result(report, as_json=json, lines=_lines(report))
     return 0
 

@@ -37,6 +37,7 @@ def demo(
     from steerable import api
     from steerable.jobs import sample as job
     from steerable.jobs.report import write_numbers, write_report
+    from steerable.jobs.wish import wishes
 
     bar = Bar()
     with Stop() as stop:
@@ -49,7 +50,7 @@ def demo(
         return stop.code
     model = api.load(run)
     made = None
-    for progress in job.sample(model, model.recipe, job.wishes(model.spec, [], 10, 0)):
+    for progress in job.sample(model, model.recipe, wishes(model.spec, [], 10, 0)):
         made = progress.sample
     assert made is not None
     job.write(made, model, run / "samples" / "demo")

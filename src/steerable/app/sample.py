@@ -14,7 +14,8 @@ from .console import Bar, duration, result
 
 if TYPE_CHECKING:
     from steerable.jobs.model import Model
-    from steerable.jobs.sample import Sample, Wish
+    from steerable.jobs.sample import Sample
+    from steerable.jobs.wish import Wish
     from steerable.recipes.recipe import Recipe
 
 __all__ = ["interval_of", "sample"]
@@ -43,6 +44,7 @@ def sample(
     /,
     *,
     label: Annotated[list[str] | None, Parameter(negative=())] = None,
+    cond: Annotated[list[str] | None, Parameter(negative=())] = None,
     n: Annotated[int, Parameter(name=["-n", "--n"])] = 16,
     guidance: float | None = None,
     interval: str | None = None,
@@ -64,6 +66,8 @@ def sample(
         A run folder or a model file.
     label
         Name of a class, in any case; may be repeated; every class by default.
+    cond
+        Another condition as NAME=VALUE: a class name, numbers or words; may be repeated.
     n
         Pictures a label.
     guidance
@@ -91,6 +95,7 @@ def sample(
     """
     from steerable import api
     from steerable.jobs import sample as job
+    from steerable.jobs.wish import parsed, wishes
 
     model = api.load(run, allow_code=allow_code)
     recipe = job.steered(
@@ -102,7 +107,7 @@ def sample(
         grid_kind=grid,
         settings=set_ or (),
     )
-    wanted = job.wishes(model.spec, label or [], n, seed)
+    wanted = wishes(model.spec, label or [], n, seed, parsed(cond or []))
     start = time.monotonic()
     made, frames = _sampled(model, recipe, wanted, film=film)
     where = out or _free(Path(run) if Path(run).is_dir() else Path())

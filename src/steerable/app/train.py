@@ -94,6 +94,7 @@ def plan_lines(job: Prepared) -> list[str]:
         f"plan     budget {job.recipe.training.budget}: about {facts['iterations']} iterations of "
         f"{job.recipe.training.batch}, {duration(facts['seconds'])}; "
         f"lr {job.recipe.training.lr:g}",
+        *(f"scaled   {note}" for note in job.recipe.notes),
     ]
     return [*lines, f"run      {job.run}{' (resumes)' if job.resumes else ''}"]
 

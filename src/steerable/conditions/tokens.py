@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from steerable.core.condition import Condition
+from steerable.core.errors import UserError
 from steerable.core.types import Range
 
 __all__ = ["Tokens"]
@@ -24,6 +25,9 @@ class Tokens(Condition):
         words: Size of the vocabulary, set by the data.
         dropout: Share of the training items whose prompt is hidden, for guidance.
         length: Longest sequence.
+
+    Raises:
+        UserError: E-LIMIT when called with a longer one.
     """
 
     slot: ClassVar[str] = "tokens"
@@ -43,5 +47,8 @@ class Tokens(Condition):
 
     def encode(self, value: Tensor) -> Tensor:
         """Rows of both tables, (B,L,width); padding is masked out by the caller."""
-        assert value.shape[1] <= len(self.places), "a longer sequence than the model was built for"
+        longest = len(self.places)
+        if value.shape[1] > longest:
+            got, takes = f"{value.shape[1]} words", f"at most {longest}"
+            raise UserError("E-LIMIT", where="prompt", got=got, takes=takes)
         return self.table(value.clamp(min=0)) + self.places[: value.shape[1]]

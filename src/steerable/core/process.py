@@ -52,7 +52,7 @@ class Law:
         return u
 
 
-WEIGHTS = ("unit", "edm", "min_snr")
+WEIGHTS = ("unit", "edm", "min_snr", "p2")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Weight:
     Args:
         kind: `unit`: weight one on the network's own target, 1 / c_out^2; `edm`: (r^2 + d^2) /
             (r d)^2 with r = sigma / alpha (arXiv 2206.00364); `min_snr`: min(SNR, gamma)
-            (arXiv 2303.09556).
+            (arXiv 2303.09556); `p2`: SNR / (1 + SNR), which is 1 / (1 + SNR) on the noise
+            (arXiv 2204.00227, k = gamma = 1).
         gamma: Ceiling of `min_snr`.
     """
 
@@ -78,6 +79,8 @@ class Weight:
             return (ratio**2 + target.data_std**2) / (ratio * target.data_std) ** 2
         if self.kind == "min_snr":
             return torch.clamp(1.0 / ratio**2, max=self.gamma)
+        if self.kind == "p2":
+            return 1.0 / (1.0 + ratio**2)
         raise UserError("E-CONFIG", where="weight", got=repr(self.kind), takes=", ".join(WEIGHTS))
 
 

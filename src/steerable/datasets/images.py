@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from steerable.core.errors import UserError
 from steerable.core.types import Dataset, Range, Spec, Splits
+from steerable.intake import columns as tables
 from steerable.intake import splitting
 from steerable.intake.scanning import Scan
 
@@ -32,6 +34,7 @@ def images(
     flip: bool = False,
     background: str = "white",
     on_bad: Literal["report", "error"] = "report",
+    columns: dict[str, Literal["label", "vector", "tokens"]] = {},  # noqa: B006, never changed
 ) -> Splits:
     """Read PNG, JPEG and WebP pictures, with the names of their class folders as labels.
 
@@ -49,6 +52,12 @@ def images(
         flip: Whether a left-right flip keeps the meaning, so that training may use it.
         background: Colour under transparent pictures, by name or as #rrggbb.
         on_bad: `report` lists up to 5 % bad files and goes on; `error` stops at one.
+        columns: Further conditions, {name: kind}, from the columns of the table or the arrays of
+            the .npz file that have these names. `label`: class names, text or whole numbers;
+            `vector`: a number, a JSON list, or numbers between blanks or semicolons, scaled to
+            [-1, 1] by the least and the largest of the training part; `tokens`: the words of a
+            text in lower case, at most 64 of the 4096 most frequent. A picture may lack a value;
+            `label: label` says so of the label too, and another kind reads the label as that.
 
     Raises:
         UserError: E-DATA for a path, layout or share of bad files that cannot be used; E-LIMIT and
@@ -56,12 +65,13 @@ def images(
     """
     height, width = size
     _checked(height, width, channels, held_out, on_bad)
+    _free(columns)
     ground = _colour(background)
-    scan = Scan(path, strict=on_bad == "error")
+    scan = Scan(path, strict=on_bad == "error", columns=columns)
     scan.peek()
-    rows, columns = scan.target(height, width)
-    x = scan.load(rows, columns, channels, background=ground)
-    return _split(scan, x, held_out, flip)
+    height, width = scan.target(height, width)
+    x = scan.load(height, width, channels, background=ground)
+    return _split(scan, x, share=held_out, flip=flip, columns=columns)
 
 
 def _checked(height: int, width: int, channels: int, share: float, on_bad: str) -> None:
@@ -77,6 +87,16 @@ def _checked(height: int, width: int, channels: int, share: float, on_bad: str) 
     if on_bad not in ("report", "error"):
         takes = "'report' or 'error'"
         raise UserError("E-CONFIG", where="images on_bad", got=repr(on_bad), takes=takes)
+
+
+def _free(columns: Mapping[str, str]) -> None:
+    """Refuse columns whose names or kinds cannot be taken."""
+    tables.checked(columns)
+    for name in columns:
+        if hasattr(nn.ModuleDict(), name):  # where a network keeps its conditions by name
+            where, do = f"images columns, {name!r}", "rename the column"
+            takes = "a name that torch does not use for itself"
+            raise UserError("E-CONFIG", where=where, got="such a name", takes=takes, do=do)
 
 
 def _colour(name: str) -> tuple[int, int, int]:
@@ -99,9 +119,10 @@ class _Table:
     Attributes:
         classes: Names of the classes; empty without labels.
         names: Names of the files.
-        index: Class of each picture, 0 without labels.
+        index: Class of each picture, -1 without a label.
         keys: Hash of each picture's pixels.
         out: Whether it is held out.
+        values: Its values of the columns asked for.
     """
 
     classes: list[str]
@@ -109,14 +130,17 @@ class _Table:
     index: list[int]
     keys: list[bytes]
     out: list[bool]
+    values: list[tuple[tables.Value, ...]]
 
 
-def _split(scan: Scan, x: NDArray[np.uint8], share: float, flip: bool) -> Splits:
+def _split(
+    scan: Scan, x: NDArray[np.uint8], *, share: float, flip: bool, columns: Mapping[str, str]
+) -> Splits:
     """Hold pictures out and sort the items in place: first those to train on."""
     entries, keys = scan.listing.entries, splitting.digests(x)
-    classes = _ordered({label for _, label in entries if label is not None})
+    classes = tables.ordered({entry.label for entry in entries if entry.label is not None})
     place = {label: i for i, label in enumerate(classes)}
-    index = [0 if label is None else place[label] for _, label in entries]
+    index = [-1 if entry.label is None else place[entry.label] for entry in entries]
     out = splitting.held_out(keys, index, share)
     if not any(out):
         raise UserError(
@@ -126,30 +150,43 @@ def _split(scan: Scan, x: NDArray[np.uint8], share: float, flip: bool) -> Splits
             takes="two different pictures in a class at least",
             do="add pictures",
         )
-    table = _Table(classes, [_shown(name) for name, _ in entries], index, keys, out)
+    names, values = [_shown(entry.name) for entry in entries], [entry.values for entry in entries]
+    table = _Table(classes, names, index, keys, out, values)
+    made = _conditions(table, columns, scan.path)
     report = {**_scanned(scan, x.shape), **_counted(table, x.shape[1:], share)}
     report["warnings"] = [*scan.listing.warnings, *_warnings(table)]
+    report["conditions"] = {name: column.facts for name, column in made.items() if column.facts}
     order = sorted(range(len(out)), key=out.__getitem__)
     splitting.reorder(x, order)
     items, cut = torch.from_numpy(x), out.count(False)
-    kinds = {"label": tuple(classes)} if classes else {}
-    shape = tuple(int(side) for side in x.shape[1:])
-    spec = Spec(report["name"], shape, kinds, std=_std(items[:cut]), flip=flip)
-    cond = {key: torch.tensor([index[i] for i in order]) for key in kinds}
-    names = tuple(table.names[i] for i in order)
+    kinds = {
+        kind: {name: column.names for name, column in made.items() if column.kind == kind}
+        for kind in ("label", "vector", "tokens")
+    }
+    shape, std = tuple(int(side) for side in x.shape[1:]), _std(items[:cut])
+    spec = Spec(report["name"], shape, *kinds.values(), std=std, flip=flip)
+    cond = {name: torch.from_numpy(column.values[order]) for name, column in made.items()}
+    files = tuple(names[i] for i in order)
     train, rest = (
-        Dataset(spec, items[part], {key: value[part] for key, value in cond.items()}, names[part])
+        Dataset(spec, items[part], {key: value[part] for key, value in cond.items()}, files[part])
         for part in (slice(cut), slice(cut, None))
     )
     return Splits(train, rest, report)
 
 
-def _ordered(labels: set[str]) -> list[str]:
-    """Whole numbers by value, so that label 10 comes after label 9; all other names as text."""
-    number = all(
-        label.isdecimal() and len(label) < 10 and str(int(label)) == label for label in labels
-    )
-    return sorted(labels, key=int if number else None)
+def _conditions(table: _Table, columns: Mapping[str, str], path: str) -> dict[str, tables.Column]:
+    """The conditions by name: the classes that the split went by, and the other columns."""
+    made = {}
+    if table.classes:
+        facts = {"missing": table.index.count(-1)} if "label" in columns else {}
+        made["label"] = tables.Column(
+            "label", np.array(table.index, np.int64), tuple(table.classes), facts
+        )
+    for place, (name, kind) in enumerate(columns.items()):
+        if name not in made:
+            values = [row[place] for row in table.values]
+            made[name] = tables.encoded(name, kind, values, table.out, path)
+    return made
 
 
 def _shown(name: str) -> str:
@@ -183,9 +220,10 @@ def _counted(table: _Table, shape: tuple[int, ...], share: float) -> dict[str, A
     sides = Counter(zip(table.index, table.out, strict=True))
     copies = splitting.duplicates(table.keys)
     digest = hashlib.sha256(json.dumps(shape).encode())
-    for name, i, key in zip(table.names, table.index, table.keys, strict=True):
-        label = table.classes[i] if table.classes else None
-        digest.update(json.dumps([name, label, key.hex()]).encode())
+    rows = zip(table.names, table.index, table.keys, table.values, strict=True)
+    for name, i, key, values in rows:
+        label = table.classes[i] if i >= 0 else None
+        digest.update(json.dumps([name, label, key.hex(), *values]).encode())
     return {
         "n": len(table.out),
         "n_train": table.out.count(False),

@@ -7,7 +7,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +17,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from steerable.core.errors import UserError
+from steerable.intake.columns import ColumnError, Value, parsed
+from steerable.intake.folders import Entry
 
 __all__ = ["Archive", "archive"]
 
@@ -36,12 +38,12 @@ class Archive:
     Attributes:
         path: The file.
         shape: (N,H,W,C).
-        entries: (name, label or None) of each picture, in the order of the file.
+        entries: The pictures in the order of the file.
     """
 
     path: Path
     shape: tuple[int, int, int, int]
-    entries: list[tuple[str, str | None]]
+    entries: list[Entry]
 
     def pictures(self) -> Iterator[NDArray[np.uint8]]:
         """Every picture (H,W,C) in turn, with one in memory at a time.
@@ -62,8 +64,14 @@ class Archive:
             raise _refused(self.path, f"damaged: {fault}") from fault
 
 
-def archive(path: Path) -> Archive:
+def archive(path: Path, columns: Mapping[str, str]) -> Archive:
     """Check the headers of an .npz file and read its labels and names; never a pickle.
+
+    Arrays that nobody asks for are left alone.
+
+    Args:
+        path: The file.
+        columns: Further arrays that are conditions, and their kinds; `label` may be in `labels`.
 
     Raises:
         UserError: E-DATA if the file is damaged or its arrays are not `images` and `labels`.
@@ -71,18 +79,36 @@ def archive(path: Path) -> Archive:
     try:
         with zipfile.ZipFile(path) as file:
             sizes = {info.filename: info for info in file.infolist()}
-            if "images.npy" not in sizes:
-                held = ", ".join(name.removesuffix(".npy") for name in list(sizes)[:5])
-                raise _refused(path, f"no array `images`, but {held or 'nothing'}")
+            for name in ("images", *(_array(column, sizes, columns) for column in columns)):
+                if f"{name}.npy" not in sizes:
+                    held = ", ".join(key.removesuffix(".npy") for key in list(sizes)[:5])
+                    raise _refused(path, f"no array `{name}`, but {held or 'nothing'}")
             shape, dtype = _checked(file, sizes["images.npy"], path)
             full = _picture_shape(path, shape, dtype)
-            columns = [_column(file, sizes, name, full[0], path) for name in ("names", "labels")]
+            names = _column(file, sizes, "names", full[0], path)
+            labels = _column(file, sizes, _array("label", sizes, columns), full[0], path)
+            further = [
+                _values(file, sizes[f"{_array(name, sizes, columns)}.npy"], kind, full[0], path)
+                for name, kind in columns.items()
+            ]
     except (*_FAULTS, zipfile.BadZipFile) as fault:
         if isinstance(fault, UserError):
             raise
         raise _refused(path, f"damaged: {fault}") from fault
-    names = columns[0] or [f"images[{i}]" for i in range(full[0])]
-    return Archive(path, full, list(zip(names, columns[1] or [None] * full[0], strict=True)))
+    names = names or [f"images[{i}]" for i in range(full[0])]
+    if columns.get("label", "label") != "label" or labels is None:
+        labels = [None] * full[0]
+    elif "label" in columns:  # then a picture may be without one
+        labels = [label or None for label in labels]
+    rows = zip(*further, strict=True) if further else [()] * full[0]
+    return Archive(path, full, list(map(Entry, names, labels, rows)))
+
+
+def _array(name: str, sizes: Mapping[str, zipfile.ZipInfo], columns: Mapping[str, str]) -> str:
+    """The array that holds a column; that of the labels is in the plural, unless asked for."""
+    if name != "label" or "labels.npy" in sizes or name not in columns:
+        return "labels" if name == "label" else name
+    return name
 
 
 def _refused(path: Path, got: str, *, do: str = "write it with numpy.savez") -> UserError:
@@ -149,3 +175,23 @@ def _column(
         values = npy.read_array(stream, allow_pickle=False).reshape(n)
     text = [str(value) for value in values.tolist()]
     return [word.lower() for word in text] if dtype.kind == "b" else text
+
+
+def _values(
+    file: zipfile.ZipFile, info: zipfile.ZipInfo, kind: str, n: int, path: Path
+) -> list[Value]:
+    """The array of a column, one value a picture."""
+    name = info.filename.removesuffix(".npy")
+    shape, dtype = _checked(file, info, path)
+    flat = shape in {(n,), (n, 1)}
+    numbers = kind == "vector" and dtype.kind in "iubf" and shape[:1] == (n,) and len(shape) < 3
+    if not (numbers or (flat and (dtype.kind == "U" or (kind == "label" and dtype.kind in "iub")))):
+        takes = {"vector": "numbers (N,) or (N,K), or text (N,)", "tokens": "text (N,)"}
+        do = f"save {takes.get(kind, 'whole numbers or text (N,)')}, N = {n}"
+        raise _refused(path, f"`{name}` of the shape {shape} and the type {dtype}", do=do)
+    with file.open(info) as stream:
+        rows = npy.read_array(stream, allow_pickle=False)
+    try:
+        return [parsed(kind, row.tolist()) for row in (rows.reshape(n) if flat else rows)]
+    except ColumnError as fault:
+        raise _refused(path, f"`{name}`: {fault.reason}", do="mend the array") from fault

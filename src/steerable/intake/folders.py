@@ -6,16 +6,16 @@ import csv
 import io
 import json
 import os
-import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from steerable.core.errors import UserError
+from steerable.intake.columns import ColumnError, Value, class_name, parsed
 
-__all__ = ["Listing", "listing"]
+__all__ = ["Entry", "Listing", "listing"]
 
 _TAKES = (
     "a folder of class folders; a flat folder; a folder with metadata.csv or metadata.jsonl "
@@ -26,29 +26,43 @@ _SPLITS = frozenset({"train", "training", "test", "val", "valid", "validation", 
 _OTHER_PICTURES = frozenset({".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jxl", ".svg"})
 
 
+class Entry(NamedTuple):
+    """A picture: its name in the data, its label, and the values of the columns asked for."""
+
+    name: str
+    label: str | None = None
+    values: tuple[Value, ...] = ()
+
+
 @dataclass
 class Listing:
     """The pictures of a folder, not opened yet.
 
     Attributes:
         layout: Name of the layout that was recognised.
-        entries: (name relative to the folder with forward slashes, label or None), sorted.
+        entries: The pictures by name, relative to the folder with forward slashes, sorted.
         bad: (name, reason) of what should be a picture and cannot be one.
         ignored: How many other files there are, by suffix.
         warnings: What the owner of the folder ought to know.
     """
 
     layout: str
-    entries: list[tuple[str, str | None]] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
 
 
-def listing(root: Path, suffixes: frozenset[str]) -> Listing:
+def listing(root: Path, suffixes: frozenset[str], columns: Mapping[str, str]) -> Listing:
     """List the files of `root` that end in one of `suffixes`, with the labels of its layout.
 
     Links are followed, each folder once. Hidden files are passed over.
+
+    Args:
+        root: The folder.
+        suffixes: Of picture files, in lower case.
+        columns: Further columns of a table and their kinds. With `label: label`, a picture need
+            not have a label; with another kind, the column `label` says nothing of classes.
 
     Raises:
         UserError: E-DATA if the path or its content is none of the layouts.
@@ -61,7 +75,11 @@ def listing(root: Path, suffixes: frozenset[str]) -> Listing:
     if len(tables) > 1:
         raise _refused(root, "both metadata.jsonl and metadata.csv", do="remove one of the two")
     found = _Walk(root, suffixes)
-    result = _from_table(root, tables[0], found) if tables else _from_folders(root, found)
+    if columns and not tables:
+        got = f"no table with the columns {', '.join(columns)}"
+        raise _refused(root, got, do="write a metadata.csv with file_name and these columns")
+    table = tables[0] if tables else ""
+    result = _from_table(root, table, found, columns) if table else _from_folders(root, found)
     for suffix in sorted(_OTHER_PICTURES & result.ignored.keys()):
         count = result.ignored[suffix]
         result.warnings.append(f"{count} {suffix} files are not read: convert them to PNG")
@@ -69,7 +87,7 @@ def listing(root: Path, suffixes: frozenset[str]) -> Listing:
         kinds = ", ".join(f"{n} {suffix}" for suffix, n in result.ignored.most_common(5))
         got = f"no picture; other files: {kinds}" if kinds else "an empty folder"
         raise _refused(root, got, do="put PNG, JPEG or WebP files there")
-    result.entries.sort()
+    result.entries.sort(key=lambda entry: entry.name)
     return result
 
 
@@ -155,8 +173,7 @@ def _refused(where: Path, got: str, *, do: str) -> UserError:
 def _from_folders(root: Path, found: _Walk) -> Listing:
     """Class folders if any folder holds a picture file, else a flat folder."""
     if not any("/" in name for name, *_ in (*found.bad, *((n,) for n in found.names))):
-        entries: list[tuple[str, str | None]] = [(name, None) for name in found.names]
-        return Listing("flat folder", entries, found.bad, found.ignored)
+        return Listing("flat folder", [*map(Entry, found.names)], found.bad, found.ignored)
     if found.folders and all(name.lower() in _SPLITS for name in found.folders):
         got = f"the folders {', '.join(found.folders)}, which look like splits, not like classes"
         raise _refused(root, got, do=f"give the path of one: {root / found.folders[0]}")
@@ -164,28 +181,28 @@ def _from_folders(root: Path, found: _Walk) -> Listing:
     for name in found.names:
         top, slash, _ = name.partition("/")
         if slash:
-            result.entries.append((name, _label(top)))
+            result.entries.append(Entry(name, class_name(top)))
         else:
             result.bad.append((name, "lies beside the class folders, so it has no label"))
-    used = {label for _, label in result.entries}
+    used = {entry.label for entry in result.entries}
     for folder in found.folders:
-        if _label(folder) not in used:
-            result.warnings.append(f"class {_label(folder)!r} has no picture and is left out")
+        if class_name(folder) not in used:
+            result.warnings.append(f"class {class_name(folder)!r} has no picture and is left out")
     return result
 
 
-def _from_table(root: Path, table: str, found: _Walk) -> Listing:
+def _from_table(root: Path, table: str, found: _Walk, columns: Mapping[str, str]) -> Listing:
     """The files that a table lists; a row that cannot be used is a bad file."""
     result = Listing(table, bad=found.bad, ignored=found.ignored)
     result.ignored[PurePosixPath(table).suffix] -= 1
     result.ignored += Counter()  # drops the zero
     read = _json_rows if table.endswith("jsonl") else _csv_rows
     rows = list(read(_text(root / table), root / table))
-    labelled = any(_label(row.get("label")) for _, row in rows)
+    _all_there([row for _, row in rows], columns, root / table)
+    must = "label" not in columns and any(class_name(row.get("label")) for _, row in rows)
     seen: set[str] = set()
     for line, row in rows:
         place, name = f"{table} line {line}", row.get("file_name")
-        label = _label(row.get("label"))
         if not isinstance(name, str) or not name:
             result.bad.append((place, row.get("reason") or "no file_name"))
             continue
@@ -194,10 +211,11 @@ def _from_table(root: Path, table: str, found: _Walk) -> Listing:
             result.bad.append((place, f"{name!r} is not a place inside the folder"))
         elif str(path) in seen:
             result.bad.append((place, f"{name!r} is listed twice"))
-        elif labelled and not label:
-            result.bad.append((str(path), f"no label that is text or a whole number, {place}"))
         else:
-            result.entries.append((str(path), label or None))
+            try:
+                result.entries.append(_entry(str(path), row, columns, must=must))
+            except ColumnError as fault:
+                result.bad.append((str(path), f"{fault.reason}, {place}"))
         seen.add(str(path))
     unlisted = len(set(found.names) - seen)
     if unlisted:
@@ -205,16 +223,28 @@ def _from_table(root: Path, table: str, found: _Walk) -> Listing:
     return result
 
 
-def _label(value: Any) -> str:
-    """A label as text, "" for none; folders of one name in two Unicode forms are one class."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if not isinstance(value, str):
-        return ""
-    # Bytes of a file name that are no UTF-8 could not be written into a recipe.
-    return unicodedata.normalize("NFC", value).encode(errors="backslashreplace").decode()
+def _all_there(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], table: Path) -> None:
+    """Refuse columns that no row has."""
+    held = {key: None for row in rows for key in row if isinstance(key, str)}
+    for name in columns:
+        if name not in held:
+            got = f"no column '{name}', but {', '.join(list(held)[:20]) or 'none'}"
+            raise _refused(table, got, do="check the spelling of the column")
+
+
+def _entry(name: str, row: Mapping[str, Any], columns: Mapping[str, str], *, must: bool) -> Entry:
+    """The picture of a row; ColumnError if a value of it cannot be read."""
+    label = class_name(row.get("label"))
+    if must and not label:
+        raise ColumnError("no label that is text or a whole number")
+    values = []
+    for column, kind in columns.items():
+        try:
+            values.append(parsed(kind, row.get(column)))
+        except ColumnError as fault:
+            raise ColumnError(f"{column}: {fault.reason}") from fault
+    own = columns.get("label", "label") == "label"
+    return Entry(name, (label or None) if own else None, tuple(values))
 
 
 def _text(path: Path) -> str:

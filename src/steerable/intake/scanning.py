@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from steerable.intake import archives, folders, pictures
 
 __all__ = ["Scan"]
 
-Entry = tuple[str, str | None]
 Pixels = NDArray[np.uint8]
 
 _MAX_BAD = 0.05
@@ -32,12 +31,13 @@ class Scan:
     Args:
         path: A folder, or an .npz file.
         strict: Whether one bad file is too many.
+        columns: Names and kinds of the columns that are conditions, beside the label.
 
     Raises:
         UserError: E-DATA if the path or its content is of no known layout.
     """
 
-    def __init__(self, path: str, *, strict: bool) -> None:
+    def __init__(self, path: str, *, strict: bool, columns: Mapping[str, str]) -> None:
         if not path:
             takes = "the path of a folder of pictures or of an .npz file"
             raise UserError("E-DATA", where="images path", got="an empty path", takes=takes)
@@ -45,11 +45,11 @@ class Scan:
         self.root = Path(path).expanduser() if path.startswith("~/") else Path(path)
         self.archive: archives.Archive | None = None
         if self.root.suffix.lower() == ".npz" and self.root.is_file():
-            self.archive = archives.archive(self.root)
+            self.archive = archives.archive(self.root, columns)
             self.listing = folders.Listing("npz", list(self.archive.entries))
         else:
-            self.listing = folders.listing(self.root, pictures.SUFFIXES)
-        self._classes = {label for _, label in self.listing.entries if label is not None}
+            self.listing = folders.listing(self.root, pictures.SUFFIXES, columns)
+        self._classes = {entry.label for entry in self.listing.entries} - {None}
         self.headers: Counter[pictures.Header] = Counter()
         self.conversions: Counter[str] = Counter()
         self.size_reason = self.channels_reason = "as asked"
@@ -95,10 +95,10 @@ class Scan:
         good = []
         for entry in self.listing.entries:
             try:
-                self.headers[pictures.peek(self.root / entry[0])] += 1
+                self.headers[pictures.peek(self.root / entry.name)] += 1
                 good.append(entry)
             except pictures.PictureError as fault:
-                self.listing.bad.append((entry[0], fault.reason))
+                self.listing.bad.append((entry.name, fault.reason))
         self.listing.entries = good
         self._check()
 
@@ -138,7 +138,7 @@ class Scan:
             got = f"{len(self.listing.entries)} items of the shape {shape}"
             do = "ask for a smaller height and width"
             raise UserError("E-MEM", where=self.path, got=got, do=do) from fault
-        good: list[Entry] = []
+        good: list[folders.Entry] = []
         alphas, clear, grey = 0, 0, True
         for entry, pixels in self._decoded():
             alphas += pixels.shape[2] == 4
@@ -150,7 +150,7 @@ class Scan:
             good.append(entry)
         self.listing.entries = good
         self._check()
-        for label in sorted(self._classes - {label for _, label in good if label is not None}):
+        for label in sorted(self._classes - {entry.label for entry in good}):
             self.listing.warnings.append(f"class {label!r} has no good picture and is left out")
         keep = channels or (4 if shape[0] == 4 and clear else 1 if grey else 3)
         if not channels:
@@ -167,16 +167,16 @@ class Scan:
         grey = all(head.mode in {"1", "L"} or head.mode[0] == "I" for head in self.headers)
         return 1 if grey and not any(head.alpha for head in self.headers) else 3
 
-    def _decoded(self) -> Iterator[tuple[Entry, Pixels]]:
+    def _decoded(self) -> Iterator[tuple[folders.Entry, Pixels]]:
         """Every picture that can be read; the others go to the list of bad files."""
         if self.archive is not None:
             yield from zip(self.listing.entries, self.archive.pictures(), strict=True)
             return
         for entry in self.listing.entries:
             try:
-                pixels, facts = pictures.read(self.root / entry[0])
+                pixels, facts = pictures.read(self.root / entry.name)
             except pictures.PictureError as fault:
-                self.listing.bad.append((entry[0], fault.reason))
+                self.listing.bad.append((entry.name, fault.reason))
                 continue
             self.conversions.update(facts.conversions)
             yield entry, pixels

@@ -27,7 +27,7 @@ from steerable.recipes.store import pack, plain_json, strict_json, unpack
 __all__ = ["Checkpoint", "load", "newest", "save"]
 
 SCHEMA = 1
-PARTS = ("model", "ema", "optimiser")
+PARTS = ("model", "ema", "optimiser", "narrow", "uncertainty")
 MANIFEST, SEAL, STATE = "manifest.json", "manifest.sha256", "state.json"
 
 _FILES = {STATE, *(f"{part}.safetensors" for part in PARTS)}
@@ -42,7 +42,7 @@ class Checkpoint:
 
     Attributes:
         iteration: Number of finished training updates.
-        parts: Tensors by part (`model`, and where present `ema` and `optimiser`) and name.
+        parts: Tensors by part (`model`, and where present the others of PARTS) and name.
         state: Counters and settings of the training loop, plain JSON.
         facts: What the run was made with: recipe hash, data fingerprint, labels, versions.
         path: The folder.
@@ -70,7 +70,7 @@ def save(
     Args:
         run: Run folder.
         iteration: Number of finished training updates.
-        parts: Tensors of `model` and optionally of `ema` and `optimiser`.
+        parts: Tensors of `model` and optionally of the others of PARTS.
         state: What the training loop needs to go on, plain JSON.
         facts: What to compare at resume, plain JSON.
         keep: Number of verified checkpoints that stay, the new one among them.

@@ -8,11 +8,15 @@ from typing import Any
 
 import torch
 
+from steerable.core.condition import absent
 from steerable.core.errors import UserError
 from steerable.core.types import Dataset, Splits
-from steerable.recipes.part import Part, kinds
+from steerable.recipes.part import Part, build, kinds
 
-__all__ = ["compare", "data_part", "data_report", "part_again"]
+from .model import Model
+from .run import Run
+
+__all__ = ["compare", "data_part", "data_report", "part_again", "splits_for"]
 
 
 def data_part(kind_or_path: str) -> Part:
@@ -33,8 +37,26 @@ def part_again(old: Part, kind_or_path: str) -> Part:
     )
 
 
+def splits_for(model: Model, data: str | None) -> Splits:
+    """The data of a model: the one that it was trained on, or DATA read with the same options.
+
+    Raises:
+        UserError: E-EVAL when the model file does not say where its pictures are, else E-DATA.
+    """
+    beside = Run(model.path.parent).recipe()
+    own = beside.data if beside is not None else model.recipe.data
+    if data is None and beside is None and "path" in own.options:
+        do = "--data FOLDER"
+        got = "a model file away from its run, which does not say where its pictures are"
+        raise UserError("E-EVAL", where=model.path.name, got=got, do=do)
+    return build("data", part_again(own, data) if data else own)
+
+
 def _fingerprint(data: Dataset) -> str:
-    digest = hashlib.sha256(repr((tuple(data.x.shape), sorted(data.spec.labels.items()))).encode())
+    spec, facts = data.spec, [tuple(data.x.shape), sorted(data.spec.labels.items())]
+    if spec.vectors or spec.tokens:  # labels alone keep the fingerprints that runs have on disk
+        facts += [sorted(spec.vectors.items()), sorted(spec.tokens.items())]
+    digest = hashlib.sha256(repr(tuple(facts)).encode())
     digest.update(data.x.contiguous().numpy().data)
     for name in sorted(data.cond):
         digest.update(data.cond[name].contiguous().numpy().data)
@@ -46,24 +68,52 @@ def _counts(data: Dataset, name: str) -> list[int]:
     return torch.bincount(labels[labels >= 0], minlength=len(data.spec.labels[name])).tolist()
 
 
+def _by_class(splits: Splits, name: str) -> dict[str, dict[str, int]]:
+    train, held_out = _counts(splits.train, name), _counts(splits.held_out, name)
+    rows = zip(splits.train.spec.labels[name], train, held_out, strict=True)
+    return {label: {"train": a, "held_out": b} for label, a, b in rows}
+
+
+def _conditions(splits: Splits) -> dict[str, dict[str, Any]]:
+    """Every condition but a label that all items have: its kind, and how many items have it."""
+    spec, told = splits.train.spec, splits.report.get("conditions", {})
+    kinds_of = {"label": spec.labels, "vector": spec.vectors, "tokens": spec.tokens}
+    found = {}
+    for kind, names in kinds_of.items():
+        for name in names:
+            present = [
+                int((~absent(part.cond[name])).sum()) for part in (splits.train, splits.held_out)
+            ]
+            if name == "label" and present == [len(splits.train), len(splits.held_out)]:
+                continue
+            facts: dict[str, Any] = {"kind": kind}
+            facts["present"] = dict(zip(("train", "held_out"), present, strict=True))
+            if kind == "vector":
+                facts["numbers"] = list(names[name])
+            elif kind == "tokens":
+                length = splits.train.cond[name].shape[1]
+                facts.update(words=len(names[name]), length=length)
+            elif name != "label":
+                facts["classes"] = _by_class(splits, name)
+            found[name] = {**facts, **told.get(name, {})}
+    return found
+
+
 def data_report(splits: Splits) -> dict[str, Any]:
-    """The report of the scan with the counts and the fingerprint of both splits, plain data."""
+    """The report of the scan with the counts and the fingerprint of both splits, plain data.
+
+    `classes` are those of the condition `label`; all others stand under `conditions`.
+    """
     train, held_out = splits.train, splits.held_out
     spec = train.spec
-    classes = {
-        label: {"train": a, "held_out": b}
-        for name in spec.labels
-        for label, a, b in zip(
-            spec.labels[name], _counts(train, name), _counts(held_out, name), strict=True
-        )
-    }
     facts = {
         "name": spec.name,
         "shape": list(spec.shape),
         "std": spec.std,
         "n_train": len(train),
         "n_held_out": len(held_out),
-        "classes": classes,
+        "classes": _by_class(splits, "label") if "label" in spec.labels else {},
+        "conditions": _conditions(splits),
         "fingerprint": {"train": _fingerprint(train), "held_out": _fingerprint(held_out)},
     }
     return {**splits.report, **facts}
@@ -86,8 +136,17 @@ def compare(before: dict[str, Any], now: dict[str, Any], where: str) -> None:
     raise UserError(
         "E-DATA-CHANGED",
         where=where,
-        got="; ".join(changes[:5]) or "other pixels or another split in the same classes",
+        got="; ".join(changes[:5]) or _quiet_change(before, now),
         takes="the data of the run's data-report.json",
         kept="the run as it is",
         do="start a new run for the new data",
     )
+
+
+def _quiet_change(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What has changed where every class is as large as before."""
+    old, new = before.get("conditions", {}), now["conditions"]
+    other = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    if other:
+        return "other values of " + ", ".join(other[:5])
+    return "other pixels or another split in the same classes"

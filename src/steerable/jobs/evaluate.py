@@ -18,7 +18,8 @@ from steerable.recipes.recipe import Recipe
 
 from .judge import Judge, shipped_judge, train_judge
 from .model import Model
-from .sample import Sample, Wish, check_counts, sample
+from .sample import Sample, sample
+from .wish import Wish, check_counts
 
 __all__ = ["Evaluation", "Looking", "evaluate"]
 
@@ -71,7 +72,7 @@ def evaluate(
     real, part = _reference(splits, n, seed)
     yield Looking("judge", 0, 1)
     judge = judge_for(splits)
-    wanted = [Wish(names[i % len(names)], seed + i) for i in range(n)]
+    wanted = [Wish({"label": names[i % len(names)]}, seed + i) for i in range(n)]
     made: Sample | None = None
     sampling = time.monotonic()
     for progress in sample(model, recipe, wanted):

@@ -1,4 +1,4 @@
-"""What is trained on, as a function of (seed, position): items, flips and condition dropout.
+"""What is trained on, as a function of (seed, position): items, augmentation, condition dropout.
 
 The position counts every item that was ever trained on, so neither the batch size nor a resume
 changes what is drawn.
@@ -13,6 +13,7 @@ from steerable.core.condition import Condition
 from steerable.core.noise import Noise
 from steerable.core.types import Batch
 
+from .augment import augmented
 from .prepare import Prepared
 
 __all__ = ["Order", "drawn"]
@@ -48,11 +49,20 @@ class Order:
 
 
 def drawn(job: Prepared, positions: Tensor, items: Tensor) -> tuple[Batch, Noise]:
-    """The batch at these positions after flips and condition dropout, and its noise."""
-    noise = Noise.of(job.recipe.training.seed, iteration=0, items=positions)
+    """The batch at these positions after augmentation and condition dropout, and its noise."""
+    hyper, conditions = job.recipe.training, job.denoiser.conditions
+    noise = Noise.of(hyper.seed, iteration=0, items=positions)
     batch = job.splits.train.batch(items)
     flip = noise.uniform(len(positions)) < 0.5
     x = batch.x
-    if job.recipe.training.flip:
+    if hyper.flip:
         x = torch.where(flip.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
-    return Batch(x, Condition.drop_all(job.denoiser.conditions, batch.cond, noise)), noise
+    cond = Condition.drop_all(conditions, batch.cond, noise)
+    if hyper.augment > 0:
+        # A stream of its own, so that all other draws are those of the run without augmentation.
+        own = Noise.of(hyper.seed, iteration=1, items=positions)
+        x, value = augmented(x, hyper, own)
+        teller = conditions["augmentation"]
+        assert isinstance(teller, Condition)
+        cond["augmentation"] = teller.dropped(value, own)
+    return Batch(x, cond), noise

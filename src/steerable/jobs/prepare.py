@@ -14,6 +14,7 @@ from steerable.core.types import Splits
 from steerable.recipes.part import build
 from steerable.recipes.recipe import Budget, Recipe, denoiser
 
+from .augment import check_augmentation
 from .data import compare, data_report
 from .plan import Plan, compile_pays, first_plan, forward_flops, measure
 from .run import Run
@@ -77,16 +78,18 @@ def prepare(recipe: Recipe, run: str | Path, *, splits: Splits | None = None) ->
     report = data_report(splits)
     if resumes:
         compare(Run(Path(run)).data_report(), report, str(run))
+    else:  # a run that was begun goes on as it was
+        check_augmentation(recipe.training, splits.train.spec)
     torch.manual_seed(recipe.training.seed)  # the initial weights
     net = denoiser(recipe, splits.train.spec)
     batch_size = recipe.training.batch
     batch = splits.train.batch(torch.arange(batch_size) % len(splits.train))
-    rate = measure(net, batch)
-    plan = first_plan(recipe.training, rate)
+    rate = measure(net, batch, recipe.training)
+    plan = first_plan(recipe.training, rate, items=len(splits.train))
     budget = Budget.parse(recipe.training.budget)
     seconds = budget.seconds if budget.seconds is not None else (plan.total or 0) / rate
     if recipe.training.compile == "auto":
-        pays = seconds > COMPILE_AFTER and compile_pays(net, batch, rate)
+        pays = seconds > COMPILE_AFTER and compile_pays(net, batch, recipe.training, rate)
         recipe = _compiling(recipe, "on" if pays else "off")
     flops = forward_flops(net, batch)
     facts = {

@@ -15,7 +15,7 @@ from . import durable
 from .evaluate import Evaluation
 from .model import Model
 from .pictures import labelled_grid, png
-from .sample import by_label
+from .sample import by_title
 
 __all__ = ["write_numbers", "write_report"]
 
@@ -103,7 +103,7 @@ def write_report(run: Path, model: Model, evaluation: Evaluation, *, proceed: st
         do = 'pip install "steerable[eval]"'
         raise UserError("E-EXTRA", where="report", got=f"no {error.name}", do=do) from error
     result, made = evaluation.result, evaluation.sample
-    rows, titles = by_label(made)
+    rows, titles = by_title(made)
     template = resources.files("steerable").joinpath("jobs/report.html.j2").read_text("utf-8")
     page = (
         Environment(autoescape=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,18 +22,12 @@ from steerable.recipes.recipe import Recipe, checked, grid, guidances
 from . import durable
 from .model import Model, versions
 from .pictures import bytes_of, film, labelled_grid, png, settings_text
+from .self_conditioning import names_of, remembering
+from .wish import Wish, conditioned
 
-__all__ = ["Sample", "Wish", "drawn", "moments", "sample", "steered", "wishes"]
+__all__ = ["Sample", "drawn", "moments", "sample", "steered"]
 
 BATCH = 64  # pictures in one call of the network: fits caches; the result does not depend on it
-
-
-@dataclass(frozen=True)
-class Wish:
-    """One picture that is asked for: a class name, or None for no label, and a seed."""
-
-    label: str | None
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -48,52 +41,6 @@ class Sample:
     wishes: tuple[Wish, ...]
     recipe: Recipe
     calls: int
-
-
-def label_named(spec: Spec, name: str) -> str:
-    """The class of that name, whatever its case.
-
-    Raises:
-        UserError: E-LABEL with the nearest names.
-    """
-    names = spec.labels.get("label", ())
-    if name in names:
-        return name
-    folded = {known.casefold(): known for known in names}
-    if name.casefold() in folded:
-        return folded[name.casefold()]
-    near = difflib.get_close_matches(name.casefold(), list(folded), 3, cutoff=0.0)
-    takes = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    do = f"Did you mean {' or '.join(repr(folded[n]) for n in near)}?" if near else ""
-    got = f"'{name[:80]}' is not a class"
-    raise UserError("E-LABEL", where="label", got=got, takes=takes or "no label", do=do)
-
-
-def check_counts(n: int, seed: int) -> None:
-    """Check the number of pictures and the seed of the first.
-
-    Raises:
-        UserError: E-LIMIT.
-    """
-    if not 1 <= n <= 100_000:
-        raise UserError("E-LIMIT", where="n", got=str(n), takes="1 to 100,000")
-    if not 0 <= seed < 2**63 - 10**9:
-        raise UserError("E-LIMIT", where="seed", got=str(seed), takes="0 to 2^63 - 10^9")
-
-
-def wishes(spec: Spec, labels: Sequence[str], n: int, seed: int) -> list[Wish]:
-    """`n` pictures of each label, or of every class; picture i has the seed `seed` + i.
-
-    Raises:
-        UserError: E-LABEL for an unknown label, E-LIMIT for numbers out of range.
-    """
-    check_counts(n, seed)
-    known = spec.labels.get("label", ())
-    chosen: list[str | None] = [label_named(spec, name) for name in labels]
-    if not chosen:
-        chosen = list(known) or [None]
-    every = [label for label in chosen for _ in range(n)]
-    return [Wish(label, seed + i) for i, label in enumerate(every)]
 
 
 def steered(
@@ -141,7 +88,7 @@ def steered(
         if not 1 <= steps <= 1000:
             raise UserError("E-LIMIT", where="steps", got=str(steps), takes="1 to 1000")
         tree["sampler"]["steps"] = steps
-    if grid_kind is not None:
+    if grid_kind is not None and grid_kind != tree["sampler"]["grid"]["kind"]:
         tree["sampler"]["grid"] = {"kind": grid_kind}
     changed = checked(tree)
     return changed.with_set(settings) if settings else changed
@@ -159,15 +106,11 @@ def moments(
         calls += len(x_t) // len(wanted)
         return net(x_t, t, cond)
 
-    ask: Denoise = counted
+    ask: Denoise = remembering(counted, names_of(net))
     for guidance in guidances(recipe.guidance):
         ask = guidance(ask)
     device = next(net.parameters()).device
-    cond: dict[str, Tensor] = {}
-    if any(wish.label is not None for wish in wanted):
-        names = spec.labels["label"]
-        index = [-1 if w.label is None else names.index(w.label) for w in wanted]
-        cond["label"] = torch.tensor(index, device=device)
+    cond = conditioned(spec, wanted, device)
     noise = Noise(torch.tensor([wish.seed for wish in wanted]))
     times = grid(recipe.sampler.grid, schedule, recipe.sampler.steps)
     x = net.process.start(times[0], noise, torch.empty(len(wanted), *spec.shape, device=device))
@@ -235,6 +178,7 @@ def settings_of(made: Sample, model: Model, wish: Wish) -> dict[str, Any]:
     """Everything that is needed to make a picture again, as plain data."""
     return {
         "label": wish.label,
+        "cond": dict(wish.cond),
         "seed": wish.seed,
         "sampler": made.recipe.sampler.flat(),
         "guidance": [part.flat() for part in made.recipe.guidance],
@@ -262,15 +206,15 @@ def write(made: Sample, model: Model, out: Path, frames: Sequence[Tensor] = ()) 
         record = {"index": index, "file": path.name, **settings}
         lines.append(json.dumps(record, sort_keys=True, ensure_ascii=False))
     durable.write(out / "samples.jsonl", ("\n".join(lines) + "\n").encode())
-    rows, titles = by_label(made)
+    rows, titles = by_title(made)
     durable.write(out / "grid.png", png(labelled_grid(rows, titles)))
     if frames:
         durable.write(out / "film.webp", film(frames))
     return paths
 
 
-def by_label(made: Sample) -> tuple[list[Tensor], list[str]]:
-    """The pictures of each label, in the order of the wishes, and the labels."""
-    order = list(dict.fromkeys(wish.label for wish in made.wishes))
-    rows = [made.x[torch.tensor([w.label == label for w in made.wishes])] for label in order]
-    return rows, [label or "" for label in order]
+def by_title(made: Sample) -> tuple[list[Tensor], list[str]]:
+    """The pictures of each combination of conditions, in the order of the wishes, and titles."""
+    order = list(dict.fromkeys(wish.title for wish in made.wishes))
+    rows = [made.x[torch.tensor([w.title == title for w in made.wishes])] for title in order]
+    return rows, order

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from steerable.core.denoise import Denoiser
-from steerable.recipes.recipe import Budget
+from steerable.core.errors import UserError
+from steerable.nn.uncertainty import Uncertainty
+from steerable.recipes.training import Budget
 
-from . import checkpoint, durable
+from . import averaging, checkpoint, durable
 from .model import fit, pack_model, versions
+from .optimisers import Optimiser
 from .plan import Plan
 from .prepare import Prepared
 
@@ -27,8 +29,10 @@ class State:
 
     net: Denoiser
     ema: AveragedModel
-    optimiser: torch.optim.AdamW
+    optimiser: Optimiser
     plan: Plan
+    narrow: AveragedModel | None = None  # the second track of ema_kind `power`
+    uncertainty: Uncertainty | None = None
     iteration: int = 0
     seconds: float = 0.0
     skipped: int = 0
@@ -38,51 +42,14 @@ class State:
     bad_in_a_row: int = 0
 
 
-def _groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels only; not on norms, biases, tables or nulls."""
-    tables = {id(p) for m in net.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    decayed = [p for p in net.parameters() if p.ndim >= 2 and id(p) not in tables]
-    chosen = {id(p) for p in decayed}
-    rest = [p for p in net.parameters() if id(p) not in chosen]
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]
-
-
-def _averaging(limit: float) -> Any:
-    """EMA whose decay warms up as (1 + k) / (10 + k), so that short runs are not averaged away."""
-
-    @torch.no_grad()
-    def update(ema: list[Tensor], current: list[Tensor], k: Tensor | int) -> None:
-        decay = min(limit, (1.0 + int(k)) / (10.0 + int(k)))
-        torch._foreach_lerp_(ema, current, 1.0 - decay)
-
-    return update
-
-
 def fresh(job: Prepared) -> State:
     """The state before the first iteration."""
     hyper = job.recipe.training
     net = job.denoiser
-    ema = AveragedModel(net, multi_avg_fn=_averaging(hyper.ema), use_buffers=False)
-    optimiser = torch.optim.AdamW(
-        _groups(net, hyper.weight_decay),
-        lr=hyper.lr,
-        betas=(hyper.beta1, hyper.beta2),
-        fused=True,
-    )
-    return State(net, ema, optimiser, job.plan)
-
-
-def _optimiser_tensors(state: State) -> dict[str, Tensor]:
-    """Moments of AdamW by parameter name."""
-    names = {id(p): name for name, p in state.net.named_parameters()}
-    return {
-        f"{names[id(p)]}.{key}": value
-        for p, moments in state.optimiser.state.items()
-        for key, value in moments.items()
-    }
+    ema, narrow = averaging.averages(net, hyper)
+    uncertainty = Uncertainty(hyper.seed) if hyper.uncertainty else None
+    optimiser = Optimiser(net, hyper, job.splits.train.batch(torch.arange(1)), uncertainty)
+    return State(net, ema, optimiser, job.plan, narrow=narrow, uncertainty=uncertainty)
 
 
 def save(job: Prepared, state: State) -> dict[str, Any]:
@@ -91,8 +58,12 @@ def save(job: Prepared, state: State) -> dict[str, Any]:
     parts = {
         "model": state.net.state_dict(),
         "ema": state.ema.module.state_dict(),
-        "optimiser": _optimiser_tensors(state),
+        "optimiser": state.optimiser.tensors(),
     }
+    if state.narrow is not None:
+        parts["narrow"] = state.narrow.module.state_dict()
+    if state.uncertainty is not None:
+        parts["uncertainty"] = state.uncertainty.state_dict()
     plan = state.plan
     plain = {
         "seconds": state.seconds,
@@ -101,7 +72,7 @@ def save(job: Prepared, state: State) -> dict[str, Any]:
         "loss_count": state.loss_count,
         "averaged": int(state.ema.n_averaged),
         "budget": job.recipe.training.budget,
-        "plan": {"warmup": plan.warmup, "cooldown": plan.cooldown, "total": plan.total},
+        "plan": asdict(plan),
         "validations": state.validations,
     }
     facts = {"versions": versions(), "threads": torch.get_num_threads()}
@@ -125,15 +96,19 @@ def restore(state: State, found: checkpoint.Checkpoint, budget: str) -> None:
     where = found.path.name
     fit(state.net, found.parts["model"], where)
     fit(state.ema.module, found.parts["ema"], where)
-    parameters = dict(state.net.named_parameters())
-    for name, value in found.parts["optimiser"].items():
-        owner, _, key = name.rpartition(".")
-        parameter = parameters[owner]
-        # The fused step walks raw memory: a moment must lie in memory as its parameter does.
-        like = torch.empty_like(parameter) if value.shape == parameter.shape else value.clone()
-        state.optimiser.state[parameter][key] = like.copy_(value).detach()
+    state.optimiser.load(found.parts["optimiser"])
+    for name in ("narrow", "uncertainty"):
+        if getattr(state, name) is not None and name not in found.parts:
+            got = f"no part '{name}', which its recipe asks for"
+            raise UserError("E-CKPT-ARCH", where=where, got=got)
+    if state.narrow is not None:
+        fit(state.narrow.module, found.parts["narrow"], where)
+    if state.uncertainty is not None:
+        fit(state.uncertainty, found.parts["uncertainty"], where)
     plain = found.state
-    state.ema.n_averaged.fill_(int(plain["averaged"]))
+    for track in (state.ema, state.narrow):
+        if track is not None:
+            track.n_averaged.fill_(int(plain["averaged"]))
     state.iteration = found.iteration
     state.seconds, state.skipped = float(plain["seconds"]), int(plain["skipped"])
     state.loss_sum, state.loss_count = float(plain["loss_sum"]), int(plain["loss_count"])

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from steerable.core.errors import UserError
 from steerable.core.noise import Noise
 from steerable.core.types import Batch
-from steerable.recipes.recipe import Budget
+from steerable.recipes.training import Budget
 
-from . import checkpoint, durable
+from . import averaging, checkpoint, durable
 from .feed import Order, drawn
 from .lease import Lease
+from .objective import objective
+from .plan import closing_share
 from .prepare import Prepared
 from .run import Run
 from .state import State, fresh, restore, save
@@ -65,18 +67,19 @@ def _step(state: State, job: Prepared, batch: Batch, noise: Noise) -> tuple[floa
     """One update, guarded: non-finite numbers reach neither the optimiser nor the EMA."""
     hyper = job.recipe.training
     lr = hyper.lr * state.plan.factor(state.iteration)
-    for group in state.optimiser.param_groups:
-        group["lr"] = lr
-    state.optimiser.zero_grad(set_to_none=True)
+    state.optimiser.rate(lr)
+    state.optimiser.zero_grad()
     # Layers with dropout draw from torch's own generator: make that a function of the iteration.
     torch.manual_seed(hash((hyper.seed, state.iteration)) & (2**63 - 1))
-    loss = job.denoiser.process.loss(state.net, batch, noise).mean()
-    loss.backward()
+    goal, loss = objective(state.net, state.uncertainty, batch, noise)
+    goal.backward()
     norm = float(nn.utils.clip_grad_norm_(state.net.parameters(), hyper.clip))
-    value = float(loss.detach())
-    if math.isfinite(value) and math.isfinite(norm):
+    value = float(loss)
+    if math.isfinite(value) and math.isfinite(norm) and math.isfinite(float(goal.detach())):
         state.optimiser.step()
-        state.ema.update_parameters(state.net)
+        for track in (state.ema, state.narrow):
+            if track is not None:
+                track.update_parameters(state.net)
         state.bad_in_a_row = 0
     else:
         state.skipped += 1
@@ -95,7 +98,9 @@ def train(job: Prepared) -> Iterator[Iteration]:
         UserError: E-LOCK, E-DISK, E-NUM, or what a damaged checkpoint says.
     """
     run = Run(job.run)
-    run.room_for(16 * sum(p.numel() for p in job.denoiser.parameters()) + 1_000_000)
+    # Weights, average and two moments; with two tracks another and 16 snapshots of both in halves.
+    bytes_each = 16 + (4 + 32 if job.recipe.training.ema_kind == "power" else 0)
+    run.room_for(bytes_each * sum(p.numel() for p in job.denoiser.parameters()) + 1_000_000)
     durable.folder(job.run / "checkpoints")
     with Lease(job.run) as lease:
         durable.sweep(job.run)
@@ -111,6 +116,7 @@ def train(job: Prepared) -> Iterator[Iteration]:
         else:
             run.create(job.recipe, job.report)
         _rewind(job.run, state.iteration)
+        averaging.forget_after(job.run, state.iteration)
         if job.recipe.training.compile == "on":
             state.net.backbone.compile()
         yield from _loop(job, run, state, lease)
@@ -136,8 +142,9 @@ def _loop(job: Prepared, run: Run, state: State, lease: Lease) -> Iterator[Itera
             rate = _rate(window)
             if budget.seconds is not None and state.plan.total is None:
                 left = budget.seconds - state.seconds
-                if left <= hyper.cooldown * budget.seconds:
+                if left <= closing_share(hyper) * budget.seconds:
                     state.plan = state.plan.closing(state.iteration, max(left, 0.0), rate)
+            _snapshot(job, run, state)
             events = _events(job, run, state, loss, norm, lr)
             if time.monotonic() - saved > hyper.checkpoint_seconds:
                 events.append(save(job, state))
@@ -147,6 +154,16 @@ def _loop(job: Prepared, run: Run, state: State, lease: Lease) -> Iterator[Itera
         save(job, state)
         raise
     save(job, state)
+
+
+def _snapshot(job: Prepared, run: Run, state: State) -> None:
+    """Store both tracks at regular iterations, for averages of other widths afterwards."""
+    done = state.plan.done(state.iteration)
+    updates = int(state.ema.n_averaged)
+    if state.narrow is None or not updates or not averaging.due(state.iteration, last=done):
+        return
+    tracks = {averaging.NARROW: state.narrow.module, averaging.WIDE: state.ema.module}
+    run.tolerate("snapshots", lambda: averaging.keep(job.run, state.iteration, updates, tracks))
 
 
 def _rate(window: list[tuple[int, float]]) -> float:

@@ -12,7 +12,8 @@ from steerable.core.types import Dataset, Spec
 from steerable.recipes.recipe import Recipe
 
 from .pictures import bytes_of, labelled_grid, png
-from .sample import Wish, drawn
+from .sample import drawn
+from .wish import Wish
 
 __all__ = ["preview", "validation_loss"]
 
@@ -37,10 +38,21 @@ def validation_loss(net: Denoiser, held_out: Dataset, *, items: int = 512) -> fl
     return float(losses.mean())
 
 
+def shown(spec: Spec) -> list[Wish]:
+    """Up to ten wishes that show what the conditions do: a class each, else other words each."""
+    for name, names in spec.labels.items():
+        return [Wish({name: label}, SEED + i) for i, label in enumerate(names[:10])]
+    for name, words in spec.tokens.items():
+        return [Wish({name: (word,)}, SEED + i) for i, word in enumerate(words[:10])]
+    for name, numbers in spec.vectors.items():
+        ramp = torch.linspace(-1, 1, 8).tolist()
+        return [Wish({name: (v,) * len(numbers)}, SEED + i) for i, v in enumerate(ramp)]
+    return [Wish({}, SEED + i) for i in range(8)]
+
+
 def preview(nets: Sequence[Denoiser], recipe: Recipe, spec: Spec) -> bytes:
     """A PNG with one row of pictures a network, one a class (at most ten), at fixed seeds."""
-    names = spec.labels.get("label", ())[:10]
-    wishes = [Wish(name, SEED + i) for i, name in enumerate(names or [None] * 8)]
+    wishes = shown(spec)
     rows = []
     for net in nets:
         was_training = net.training
@@ -48,4 +60,4 @@ def preview(nets: Sequence[Denoiser], recipe: Recipe, spec: Spec) -> bytes:
         rows.append(bytes_of(drawn(net, recipe, spec, wishes)))
         net.train(was_training)
     titles = ["raw", "EMA"][: len(rows)]
-    return png(labelled_grid(rows, titles, columns=[w.label or "" for w in wishes]))
+    return png(labelled_grid(rows, titles, columns=[w.title for w in wishes]))

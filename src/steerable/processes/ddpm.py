@@ -18,7 +18,7 @@ def ddpm(
     schedule: Literal["linear", "cosine", "sigmoid"] = "linear",
     levels: Annotated[int, Range(2, 4000)] = 1000,
     target: Literal["x0", "noise", "v", "flow", "edm"] = "noise",
-    weight: Literal["unit", "edm", "min_snr"] = "unit",
+    weight: Literal["unit", "edm", "min_snr", "p2"] = "unit",
     stratified: bool = True,
 ) -> Process:
     """Denoising diffusion on integer levels.

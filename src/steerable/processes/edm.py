@@ -21,7 +21,7 @@ def edm(
     mean: Annotated[float, Range(-10, 10)] = -1.2,
     std: Annotated[float, Range(0.01, 10)] = 1.2,
     target: Literal["x0", "noise", "v", "flow", "edm"] = "edm",
-    weight: Literal["unit", "edm", "min_snr"] = "edm",
+    weight: Literal["unit", "edm", "min_snr", "p2"] = "edm",
     stratified: bool = True,
 ) -> Process:
     """The design of Karras et al., arXiv 2206.00364.

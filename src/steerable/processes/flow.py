@@ -20,7 +20,7 @@ def flow(
     law: Literal["logit_normal", "uniform"] = "logit_normal",
     mean: Annotated[float, Range(-10, 10)] = 0.0,
     std: Annotated[float, Range(0.01, 10)] = 1.2,
-    weight: Literal["unit", "edm", "min_snr"] = "unit",
+    weight: Literal["unit", "edm", "min_snr", "p2"] = "unit",
     stratified: bool = True,
 ) -> Process:
     """x_t = (1 - t) x0 + t z; the network answers z - x0.

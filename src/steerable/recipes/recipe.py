@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,67 +22,9 @@ from steerable.core.steer import Guidance
 from steerable.core.types import Spec
 
 from .part import Part, build, check, explained, find
+from .training import Budget, Training
 
 __all__ = ["Budget", "Recipe", "Sampling", "Training", "checked", "denoiser", "from_yaml"]
-
-
-class Budget(BaseModel):
-    """How long to train: seconds, iterations or images, exactly one of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seconds: float | None = None
-    iterations: int | None = None
-    images: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Budget:
-        """`90s`, `10m`, `1h30m`, `5000 iterations`, `200000 images`.
-
-        Raises:
-            UserError: E-CONFIG if the text is none of these, or nothing is left to do.
-        """
-        plain = text.strip().lower().replace(" ", "").replace(",", "").replace("_", "")
-        counted = re.fullmatch(r"(\d+)(iterations?|its?|images?|imgs?)", plain)
-        timed = re.fullmatch(
-            r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", plain
-        )
-        if counted and int(counted[1]) > 0:
-            unit = "iterations" if counted[2].startswith("it") else "images"
-            return cls.model_validate({unit: int(counted[1])})
-        if timed and any(timed.groups()):
-            hours, minutes, seconds = (float(g or 0) for g in timed.groups())
-            if hours or minutes or seconds:
-                return cls(seconds=hours * 3600 + minutes * 60 + seconds)
-        takes = "a time such as 90s, 10m or 1h30m, or '5000 iterations', or '200000 images'"
-        raise UserError("E-CONFIG", where="budget", got=repr(text), takes=takes)
-
-
-class Training(BaseModel):
-    """How to train. Every value is a function of the iteration, so a resume is exact."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    budget: str = "10m"
-    batch: int = Field(128, ge=1, le=65536)
-    lr: float = Field(2e-3, gt=0, le=1)
-    warmup: int = Field(100, ge=0, description="iterations of linear warm-up")
-    cooldown: float = Field(0.3, ge=0, le=1, description="share of the run with lr falling to 0")
-    weight_decay: float = Field(0.01, ge=0, le=1)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.99, ge=0, lt=1)
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    ema: float = Field(0.999, ge=0, lt=1, description="decay that the warm-up (1+k)/(10+k) ends in")
-    flip: bool = False
-    seed: int = Field(0, ge=0, lt=2**63)
-    compile: Literal["auto", "on", "off"] = "auto"
-    checkpoint_seconds: float = Field(60.0, gt=0)
-    threads: int = Field(0, ge=0, le=1024, description="0 leaves torch's own choice")
-
-    @model_validator(mode="after")
-    def _budget(self) -> Training:
-        Budget.parse(self.budget)
-        return self
 
 
 class Sampling(BaseModel):
@@ -128,6 +69,7 @@ class Recipe(BaseModel):
         training: Budget, optimiser, seed.
         sampler: Sampler, steps and time grid to draw with by default.
         guidance: Guidances to draw with by default, in this order.
+        notes: How the preset differs from what was published.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -141,6 +83,7 @@ class Recipe(BaseModel):
     training: Training = Training()
     sampler: Sampling = Sampling()
     guidance: tuple[Part, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """The recipe as plain data, in the form on disk."""
@@ -154,6 +97,7 @@ class Recipe(BaseModel):
             "training": self.training.model_dump(),
             "sampler": self.sampler.flat(),
             "guidance": [part.flat() for part in self.guidance],
+            "notes": list(self.notes),
         }
 
     def yaml(self) -> str:
@@ -209,6 +153,22 @@ def _assign(tree: dict[str, Any], steps: list[str], value: Any, path: str) -> No
     node[steps[-1]] = value
 
 
+def _told(recipe: Recipe) -> dict[str, Part]:
+    """The conditions, with the one that tells the network of augmentations where there are any.
+
+    Raises:
+        UserError: E-CONFIG if another condition has its name.
+    """
+    name = "augmentation"
+    if recipe.training.augment == 0:
+        return recipe.conditions
+    part = recipe.conditions.get(name, Part(kind=name))
+    if part.kind != name:
+        got, takes = f"kind '{part.kind}'", f"kind '{name}' while training.augment is above 0"
+        raise UserError("E-CONFIG", where=f"conditions.{name}", got=got, takes=takes)
+    return {**recipe.conditions, name: part}
+
+
 def checked(tree: Mapping[str, Any]) -> Recipe:
     """A recipe from plain data, with every part validated and every default written out.
 
@@ -232,7 +192,7 @@ def checked(tree: Mapping[str, Any]) -> Recipe:
             "backbone": check("backbone", recipe.backbone, "backbone"),
             "conditions": {
                 name: check("condition", part, f"conditions.{name}")
-                for name, part in recipe.conditions.items()
+                for name, part in _told(recipe).items()
             },
             "sampler": recipe.sampler.model_copy(update={"options": sampler.options, "grid": grid}),
             "guidance": tuple(check("guidance", part, "guidance") for part in recipe.guidance),

@@ -1,0 +1,72 @@
+"""`steerable likelihood`."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from .console import Bar, duration, result
+
+__all__ = ["likelihood"]
+
+
+def likelihood(
+    run: str,
+    /,
+    *,
+    data: str | None = None,
+    n: Annotated[int, Parameter(name=["-n", "--n"])] = 100,
+    trace: Literal["auto", "exact", "hutchinson"] = "auto",
+    probes: int = 1,
+    tolerance: float = 1e-5,
+    conditional: bool = True,
+    allow_code: str = "",
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Measure bits per dimension of held-out pictures.
+
+    Parameters
+    ----------
+    run
+        A run folder or a model file.
+    data
+        A folder, a file or a built-in set; the data of the run by default.
+    n
+        Number of held-out pictures.
+    trace
+        exact, for pictures of up to 64 numbers, or hutchinson; auto takes what fits.
+    probes
+        Probes of hutchinson, which lower its spread.
+    tolerance
+        Of one step of the solver.
+    conditional
+        Whether the model is told the conditions of the pictures.
+    allow_code
+        Module of your own whose parts the model file may name.
+    json
+        Print the result as one JSON object.
+    """
+    from steerable import api
+    from steerable.jobs.likelihood import integral_for
+
+    model = api.load(run, allow_code=allow_code)
+    how = integral_for(model.spec, trace, probes=probes, tolerance=tolerance)
+    bar, start, r = Bar(), time.monotonic(), None
+    for progress in api.likelihood(model, data, n=n, integral=how, conditional=conditional):
+        r, share = progress.result, progress.done / progress.of
+        left = (time.monotonic() - start) * (1 / share - 1)
+        bar.show(share, f"{progress.of} pictures  {duration(left)} left", last=r is not None)
+    assert r is not None
+    result(r, as_json=json, lines=_lines(r))
+    return 0
+
+
+def _lines(r: dict[str, Any]) -> list[str]:
+    told = ", ".join(r["conditions"]) or "nothing"
+    trace = f"{r['probes']} probes" if r["probes"] else "exact trace"
+    return [
+        f"bits/dim {r['bpd']:.3f} ± {r['bpd_error']:.3f} on n = {r['n']}, told {told}; {trace}",
+        f"calls    {r['calls_per_item']} of the network a picture, {r['seconds']} s",
+    ]

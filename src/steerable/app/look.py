@@ -1,0 +1,92 @@
+"""`steerable look`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from .console import Bar, duration, result
+
+__all__ = ["look"]
+
+
+def look(
+    run: str,
+    /,
+    *,
+    data: str | None = None,
+    label: str | None = None,
+    cond: Annotated[list[str] | None, Parameter(negative=())] = None,
+    seed: int = 0,
+    n: Annotated[int, Parameter(name=["-n", "--n"])] = 200,
+    out: Path | None = None,
+    allow_code: str = "",
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Look inside a model: its tables, attention maps, schedule, and loss by noise level.
+
+    Writes a page and, beside it, its numbers as JSON.
+
+    Parameters
+    ----------
+    run
+        A run folder or a model file.
+    data
+        A folder, a file or a built-in set; the data of the run by default.
+    label
+        Class of the sample whose attention is shown; the first class by default.
+    cond
+        Another condition of it as NAME=VALUE; may be repeated.
+    seed
+        Seed of the sample.
+    n
+        Training and held-out items each whose loss is measured.
+    out
+        The page; inside.html in the run folder, or here for a model file, by default.
+    allow_code
+        Module of your own whose parts the model file may name.
+    json
+        Print the result as one JSON object.
+    """
+    from steerable import api
+    from steerable.jobs.inside_page import require, write_inside
+    from steerable.jobs.wish import parsed
+
+    require()
+    model = api.load(run, allow_code=allow_code)
+    bar, start, found = Bar(), time.monotonic(), None
+    told = parsed(cond or [])
+    for progress in api.look(model, data, label=label, cond=told, seed=seed, items=n):
+        found, share = progress.inside, progress.share
+        left = (time.monotonic() - start) * (1 / share - 1)
+        bar.show(share, f"{duration(left)} left", last=found is not None)
+    assert found is not None
+    where = out or (Path(run) if Path(run).is_dir() else Path()) / "inside.html"
+    page, numbers = write_inside(where, model, found)
+    lines = [*_lines(found.numbers), f"page     {page}", f"numbers  {numbers}"]
+    plain = {"page": str(page), "numbers": str(numbers)}
+    loss = found.numbers["loss"]
+    figures = {key: loss.get(key) for key in ("underfit", "memorised", "left_out")}
+    result({**plain, **figures}, as_json=json, lines=lines)
+    return 0
+
+
+def _lines(numbers: dict[str, Any]) -> list[str]:
+    """The figures for people."""
+    lines, loss = [], numbers["loss"]
+    for name, table in numbers["similarity"].items():
+        near = [p for p in table["pairs"] if p["beyond_chance"]][:3]
+        words = ", ".join(f"{p['a']} and {p['b']} {p['cosine']:.2f}" for p in near)
+        lines.append(f"{name:8s} alike: {words or 'no pair, beyond chance'}")
+    if "left_out" in loss:
+        return [*lines, f"loss     {loss['left_out']}"]
+    if "underfit" in loss:
+        gap = loss["underfit"]
+        lines.append(f"underfit {gap['value']:.0%} ± {gap['error']:.0%} above the optimum")
+    if "memorised" in loss:
+        heart = loss["memorised"]
+        lines.append(f"by heart {heart['value']:.2f} ± {heart['error']:.2f}, from 0 to 1")
+    return lines

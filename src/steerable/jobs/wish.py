@@ -1,0 +1,179 @@
+"""What is asked for: conditions as people write them, checked and turned into tensors."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steerable.core.errors import UserError
+from steerable.core.types import Spec
+
+__all__ = ["Wish", "asked", "check_counts", "conditioned", "parsed", "wishes"]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One picture that is asked for.
+
+    Attributes:
+        cond: A class name, a tuple of numbers or a tuple of words for each condition by name; a
+            name that is missing asks for nothing.
+        seed: Seed of the picture.
+    """
+
+    cond: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def label(self) -> str | None:
+        """The class name, if the condition `label` is asked for."""
+        return self.cond.get("label")
+
+    @property
+    def title(self) -> str:
+        """All conditions in a line, for people."""
+        words = [v if isinstance(v, str) else _written(v) for v in self.cond.values()]
+        return ", ".join(words)
+
+
+def _written(value: Sequence[Any]) -> str:
+    return " ".join(v if isinstance(v, str) else f"{v:g}" for v in value)
+
+
+def check_counts(n: int, seed: int) -> None:
+    """Check the number of pictures and the seed of the first.
+
+    Raises:
+        UserError: E-LIMIT.
+    """
+    if not 1 <= n <= 100_000:
+        raise UserError("E-LIMIT", where="n", got=str(n), takes="1 to 100,000")
+    if not 0 <= seed < 2**63 - 10**9:
+        raise UserError("E-LIMIT", where="seed", got=str(seed), takes="0 to 2^63 - 10^9")
+
+
+def _one_of(names: Sequence[str], name: str, where: str, what: str) -> str:
+    """The known name that `name` is, whatever its case.
+
+    Raises:
+        UserError: E-LABEL with the nearest names.
+    """
+    if name in names:
+        return name
+    folded = {known.casefold(): known for known in names}
+    if name.casefold() in folded:
+        return folded[name.casefold()]
+    near = difflib.get_close_matches(name.casefold(), list(folded), 3, cutoff=0.0)
+    takes = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    do = f"Did you mean {' or '.join(repr(folded[n]) for n in near)}?" if near else ""
+    got = f"'{name[:80]}' is not a {what}"
+    raise UserError("E-LABEL", where=where, got=got, takes=takes or f"no {what}", do=do)
+
+
+def _numbers(names: Sequence[str], value: Any, where: str) -> tuple[float, ...]:
+    parts = re.split(r"[\s,;]+", value.strip()) if isinstance(value, str) else value
+    takes = f"{len(names)} numbers in about [-1, 1]: {', '.join(names)}"
+    try:
+        numbers = tuple(float(part) for part in parts)
+    except (TypeError, ValueError) as error:
+        got = repr(value)[:80]
+        raise UserError("E-CONFIG", where=where, got=got, takes=takes) from error
+    if len(numbers) != len(names) or not all(math.isfinite(v) for v in numbers):
+        raise UserError("E-CONFIG", where=where, got=repr(value)[:80], takes=takes)
+    return numbers
+
+
+def asked(spec: Spec, name: str, value: Any) -> Any:
+    """The value of a condition in the form of a `Wish`.
+
+    Args:
+        spec: What is known of the data.
+        name: Name of the condition.
+        value: A class name; numbers, or text with numbers; words, or text with words.
+
+    Raises:
+        UserError: E-CONFIG for an unknown condition, E-LABEL for an unknown name.
+    """
+    if name in spec.labels:
+        return _one_of(spec.labels[name], str(value), name, "class")
+    if name in spec.vectors:
+        return _numbers(spec.vectors[name], value, name)
+    if name in spec.tokens:
+        words = re.findall(r"\w+", value.casefold()) if isinstance(value, str) else list(value)
+        if not words:
+            raise UserError("E-LABEL", where=name, got="no word", takes="one word or more")
+        return tuple(_one_of(spec.tokens[name], word, name, "word") for word in words)
+    known = [*spec.labels, *spec.vectors, *spec.tokens]
+    near = difflib.get_close_matches(name, known, 1)
+    do = f"Did you mean '{near[0]}'?" if near else ""
+    takes = ", ".join(known) or "no condition: the model was trained without"
+    raise UserError("E-CONFIG", where="condition", got=f"'{name[:80]}'", takes=takes, do=do)
+
+
+def parsed(assignments: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` texts by name.
+
+    Raises:
+        UserError: E-CONFIG for a text without `=`.
+    """
+    found = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise UserError("E-CONFIG", where="--cond", got=repr(text), takes="NAME=VALUE")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def wishes(
+    spec: Spec, labels: Sequence[str], n: int, seed: int, cond: Mapping[str, Any] | None = None
+) -> list[Wish]:
+    """`n` pictures of each label, or of every class; picture i has the seed `seed` + i.
+
+    Args:
+        spec: What is known of the data.
+        labels: Class names; none means every class, unless `cond` says otherwise.
+        n: Pictures of each.
+        seed: Seed of the first picture.
+        cond: Further conditions, the same for all pictures.
+
+    Raises:
+        UserError: E-LABEL for an unknown name, E-CONFIG for an unknown condition, E-LIMIT for
+            numbers out of range.
+    """
+    check_counts(n, seed)
+    fixed = {name: asked(spec, name, value) for name, value in (cond or {}).items()}
+    if labels and "label" not in spec.labels:
+        asked(spec, "label", labels[0])
+    names = [asked(spec, "label", name) for name in labels]
+    if not names and not fixed:
+        names = list(spec.labels.get("label", ()))
+    every = [{"label": name, **fixed} for name in names] or [fixed]
+    return [Wish(one, seed + i) for i, one in enumerate(one for one in every for _ in range(n))]
+
+
+def _rows(spec: Spec, name: str, values: Sequence[Any]) -> Tensor:
+    if name in spec.labels:
+        index = {known: i for i, known in enumerate(spec.labels[name])}
+        return torch.tensor([-1 if v is None else index[v] for v in values])
+    if name in spec.vectors:
+        nothing = (math.nan,) * len(spec.vectors[name])
+        return torch.tensor([nothing if v is None else v for v in values], dtype=torch.float32)
+    index = {known: i for i, known in enumerate(spec.tokens[name])}
+    rows = [[index[word] for word in v or ()] for v in values]
+    length = max(1, *(len(row) for row in rows))
+    return torch.tensor([row + [-1] * (length - len(row)) for row in rows])
+
+
+def conditioned(spec: Spec, wanted: Sequence[Wish], device: Any = "cpu") -> dict[str, Tensor]:
+    """The tensors (n,...) of every condition that any of the wishes names; absent where not."""
+    names = dict.fromkeys(name for wish in wanted for name in wish.cond)
+    found = {name: _rows(spec, name, [w.cond.get(name) for w in wanted]) for name in names}
+    return {name: value.to(device) for name, value in found.items()}

@@ -1,0 +1,55 @@
+"""iPNDM: Adams-Bashforth with the weights of equal steps, on whatever grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from steerable.core.noise import Noise
+from steerable.core.sample import Sampler
+from steerable.core.schedule import Schedule
+from steerable.core.types import Ask, spread
+from steerable.nn.multistep import extended
+
+__all__ = ["Ipndm"]
+
+# Adams-Bashforth weights of one to four answers, the newest first.
+_ADAMS = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+
+
+@dataclass(frozen=True)
+class Ipndm(Sampler):
+    """The last four z-hat with weights (55, -59, 37, -9) / 24, fewer in the first steps.
+
+    x_s / alpha_s = x_t / alpha_t + (r_s - r_t) sum_j c_j z-hat_j with r = sigma / alpha.
+    Source: Liu et al., arXiv 2202.09778, eq. 9; Zhang and Chen, arXiv 2204.13902, section H.
+    """
+
+    order: ClassVar[int | None] = 2
+    stochastic: ClassVar[bool] = False
+
+    def step(
+        self,
+        ask: Ask,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        schedule: Schedule,
+        memory: Any,
+        noise: Noise,
+    ) -> tuple[Tensor, Any]:
+        """One step; one call of the denoiser. Memory: the last four answers and their levels."""
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        start, end = schedule.level(t), schedule.level(s)
+        history = extended(memory, start, ask(x_t, t).noise, ahead=end, most=4)
+        weights = _ADAMS[len(history) - 1]
+        slope = sum(weight * z for weight, (_, z) in zip(weights, history, strict=True))
+        rise = sigma_s - alpha_s / alpha_t * sigma_t
+        return spread(alpha_s / alpha_t, x_t) * x_t + spread(rise, x_t) * slope, history

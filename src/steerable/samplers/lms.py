@@ -1,0 +1,52 @@
+"""Linear multistep: the noise as a polynomial in the noise ratio, integrated exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from steerable.core.noise import Noise
+from steerable.core.sample import Sampler
+from steerable.core.schedule import Schedule
+from steerable.core.types import Ask, spread
+from steerable.nn.multistep import extended, lagrange_integrals
+
+__all__ = ["Lms"]
+
+
+@dataclass(frozen=True)
+class Lms(Sampler):
+    """Adams-Bashforth on d(x / alpha) / d(sigma / alpha) = z-hat, for steps of any length.
+
+    x_s / alpha_s = x_t / alpha_t + sum_j w_j z-hat_j, where w_j is the integral of the Lagrange
+    polynomial of the j-th of the last four answers, in r = sigma / alpha. The first steps have
+    fewer answers and so a lower order.
+    Source: k-diffusion, `sample_lms`; Zhang and Chen, arXiv 2204.13902, rho-AB.
+    """
+
+    order: ClassVar[int | None] = 4
+    stochastic: ClassVar[bool] = False
+
+    def step(
+        self,
+        ask: Ask,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        schedule: Schedule,
+        memory: Any,
+        noise: Noise,
+    ) -> tuple[Tensor, Any]:
+        """One step; one call of the denoiser. Memory: the last 4 answers and their levels."""
+        (alpha_t, _), (alpha_s, _) = schedule(t), schedule(s)
+        start, end = schedule.level(t), schedule.level(s)
+        history = extended(memory, start, ask(x_t, t).noise, ahead=end, most=4)
+        levels = torch.stack([level for level, _ in history])
+        weights = lagrange_integrals(levels, start, end, torch.exp)
+        x_s = spread(alpha_s / alpha_t, x_t) * x_t
+        for weight, (_, z) in zip(weights, history, strict=True):
+            x_s = x_s + spread(alpha_s * weight.to(alpha_s), x_t) * z
+        return x_s, history

@@ -1,0 +1,1 @@
+"""Layers and networks against answers worked out by hand."""
