@@ -20,6 +20,7 @@ from steerable.jobs.prepare import Prepared, prepare
 from steerable.jobs.run import Run
 from steerable.jobs.sample import Sample, steered
 from steerable.jobs.sample import sample as _sample
+from steerable.jobs.tour import tour
 from steerable.jobs.train import Iteration
 from steerable.jobs.train import train as _train
 from steerable.jobs.wish import wishes
@@ -29,25 +30,10 @@ from steerable.recipes.recipe import Recipe, checked, from_yaml
 from steerable.recipes.sizing import cost, size_of
 
 __all__ = [
-    "Model",
-    "Recipe",
-    "UserError",
-    "decoded",
-    "encoded",
-    "evaluate",
-    "evaluation",
-    "inspect_data",
-    "interpolated",
-    "likelihood",
-    "load",
-    "look",
-    "parts",
-    "prepared",
-    "recipe",
-    "sample",
-    "train",
-    "walking",
-]
+    "Model", "Recipe", "UserError", "decoded", "encoded", "evaluate", "evaluation", "inspect_data",
+    "interpolated", "likelihood", "load", "look", "parts", "prepared", "recipe", "sample", "tour",
+    "train", "walking",
+]  # fmt: skip
 
 
 def _splits(part: Part) -> Splits:

@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 
+from steerable.core.errors import UserError
 from steerable.core.schedule import VP, Flow, VePower
 from steerable.oracles.gaussian import Gaussian
 from steerable.oracles.mixture import Mixture
+from steerable.oracles.points import Points
 
 from .rooms import assert_well_formed, files
 
@@ -26,7 +28,7 @@ def test_form(kind):
 
 
 def test_every_oracle_is_tested_here():
-    assert files("oracles") == ["gaussian", "mixture"]
+    assert files("oracles") == ["gaussian", "mixture", "points"]
 
 
 def _posterior_mean(density, x_t, alpha, sigma):
@@ -143,3 +145,62 @@ def test_the_flow_carries_the_marginal_at_t_to_the_marginal_at_s():
     moved = linear.mT @ (a_t**2 * covariance + g_t**2 * eye) @ linear
     assert torch.allclose(moved, a_s**2 * covariance + g_s**2 * eye, atol=1e-12)
     assert torch.allclose(world.flow(a_t * mean[None], t, s), a_s * mean[None], atol=1e-12)
+
+
+def _points(count=37, shape=(3,)):
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(count, *shape, generator=g, dtype=F64)
+    return x, torch.randint(0, 3, (count,), generator=g), g
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("chunk", [1, 5, 4096])
+def test_points_are_the_mixture_without_width(schedule, chunk):
+    x, labels, g = _points()
+    even = torch.full((37,), 1 / 37, dtype=F64)
+    world = Mixture(schedule, even, x, 0.0 * even, labels)
+    points = Points(schedule, x, {"label": labels}, chunk=chunk)
+    asked = torch.tensor([0, 1, 2, -1] * 5)
+    for time in (0.001, 0.05, 0.3, 0.6, 1.0):
+        t = torch.tensor(time, dtype=F64)
+        alpha, sigma = schedule(t)
+        x_t = alpha * x[:20] + sigma * torch.randn(20, 3, generator=g, dtype=F64)
+        for cond in ({}, {"label": asked}, {"unknown": asked}):
+            off = points(x_t, t, cond).x0 - world(x_t, t, cond).x0
+            assert float(off.abs().max()) < 1e-9
+
+
+def test_points_of_any_shape_against_brute_force():
+    """A time an item, one point at a time, and weights without the tricks of a running sum."""
+    x, _, g = _points(11, (2, 3, 2))
+    t = torch.tensor([0.02, 0.2, 0.4, 0.7], dtype=F64)
+    x_t = torch.randn(4, 2, 3, 2, generator=g, dtype=F64)
+    got = Points(Flow(), x, chunk=4)(x_t, t, {})
+    for i in range(4):
+        alpha, sigma = (float(v) for v in Flow()(t[i]))
+        square = [float((x_t[i] - alpha * one).square().sum()) / (2 * sigma**2) for one in x]
+        weight = [math.exp(min(square) - s) for s in square]
+        want = sum(w * one for w, one in zip(weight, x, strict=True)) / sum(weight)
+        assert float((got.x0[i] - want).abs().max()) < 1e-11
+    assert got.x0.shape == x_t.shape and got.alpha.shape == (4,)
+
+
+def test_points_are_told_words_and_refuse_what_no_item_has():
+    """Padding is no word: a shorter prompt names the same items. Labels join with the prompt."""
+    x, _, _ = _points(4)
+    words = torch.tensor([[1, 2, -1], [1, 2, -1], [2, 1, -1], [1, 2, 3]])
+    labels = torch.tensor([0, 1, 0, 0])
+    points = Points(VP(), x, {"prompt": words, "label": labels})
+    t, x_t = torch.tensor(1.0, dtype=F64), torch.zeros(1, 3, dtype=F64)
+    for prompt, label, chosen in (
+        ([[1, 2]], -1, [0, 1]),
+        ([[1, 2, -1, -1]], 1, [1]),
+        ([[-1]], 0, [0, 2, 3]),
+        ([[2, 1, -1]], 0, [2]),
+    ):
+        cond = {"prompt": torch.tensor(prompt), "label": torch.tensor([label])}
+        want = Points(VP(), x[chosen])(x_t, t, {}).x0
+        assert torch.allclose(points(x_t, t, cond).x0, want, atol=1e-12)
+    with pytest.raises(UserError) as caught:
+        points(x_t, t, {"prompt": torch.tensor([[3, 3]])})
+    assert caught.value.code == "E-LABEL"

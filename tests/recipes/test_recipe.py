@@ -142,7 +142,8 @@ def test_the_cost_of_a_size_is_that_of_the_network_itself():
     facts = cost("unet", (1, 28, 28), 64)
     assert facts["parameters"] == sum(p.numel() for p in net.backbone.parameters())
     batch = Batch(torch.zeros(1, 1, 28, 28))
-    assert facts["flop"] == forward_flops(net, batch)
+    # torch counts no FLOP of the fused attention of a CPU, which is a share of a hundredth here.
+    assert 0 <= facts["flop"] / forward_flops(net, batch) - 1 < 0.02
 
 
 def test_a_longer_budget_buys_a_wider_network():

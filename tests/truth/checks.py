@@ -326,7 +326,9 @@ def check_grids(kit: Kit) -> None:
         for name in kinds:
             make = kit.part(f"grids.{name}")
             for steps in (1, 2, 7, 50):
-                times = make(schedule, steps)
+                levels = schedule.level(torch.linspace(1, 1 / steps, steps, dtype=F64))
+                options = {"tables": {steps: levels.tolist()}} if name == "optimised" else {}
+                times = make(schedule, steps, **options)
                 assert times.shape == (steps + 1,) and times.dtype == F64
                 assert times[-1] == 0 and times[0] <= 1 and bool((times.diff() < 0).all()), name
     for schedule in (schedules.VP(), schedules.VeGeometric(), schedules.Flow()):

@@ -237,6 +237,18 @@ def _trapezium(run, y, r, s, j):
     return y + (s - r) * (slope + (guess - run.x0[j + 1]) / s) / 2
 
 
+def check_midpoint(kit: Kit) -> None:
+    """DPM-Solver-2 goes the whole step with the slope at the geometric middle."""
+    run = case(kit, kit.sampler("dpm2")(), calls=2)
+    y = run.y
+    for i in range(len(run.r) - 1):
+        r, s = run.r[i], run.r[i + 1]
+        middle = math.sqrt(r * s)
+        guess = y + (middle - r) * (y - run.x0[2 * i]) / r
+        y = y + (s - r) * (guess - run.x0[2 * i + 1]) / middle
+    same(run.end, y, "dpm2")
+
+
 def check_churn(kit: Kit) -> None:
     """Algorithm 2 of EDM: noise up to (1 + gamma) r within the interval only, then Heun's step."""
     run = case(kit, kit.sampler("heun_churn")(0.3, 0.8, 12.0, 1.05), calls=2)
@@ -294,6 +306,7 @@ SOLVERS = (
     check_er_sde,
     check_dpmpp_sde,
     check_langevin,
+    check_midpoint,
     check_churn,
     check_restart,
     check_turn,

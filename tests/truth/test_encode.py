@@ -1,4 +1,4 @@
-"""Encoding against exact answers: there and back, the closed form, the law of the noise, the arc."""
+"""Encoding against exact answers: there and back, the closed form, the law of noise, the arc."""
 
 from __future__ import annotations
 
@@ -151,4 +151,4 @@ def test_slerp_of_near_parallel_ends_is_exact_and_smooth():
 )  # fmt: skip
 def test_mutant_is_noticed(check, name, edit):
     with pytest.raises(AssertionError):
-        check(altered(name, *edit))
+        check(altered(name, *edit, "from . import durable", "from steerable.jobs import durable"))

@@ -98,16 +98,18 @@ def test_probes_average_to_the_exact_trace():
 
 def test_the_probes_of_an_item_do_not_depend_on_its_batch():
     world, _, x = gaussian(VP(), 4)
-    how = density.Integral("hutchinson", probes=2, tolerance=1e-8)
+    how = density.Integral("hutchinson", probes=2, tolerance=1e-6)
 
     def run(index):
-        noise = Noise(100 + index)
+        noise, index = Noise(100 + index), index % 50
         options = {"schedule": VP(), "data_std": 0.6, "integral": how, "noise": noise}
         return density.log_p(bound(world), x[index], **options).log_p
 
-    whole = run(torch.arange(6))
-    alone = torch.cat([run(torch.tensor([i])) for i in range(6)])
-    assert float((whole - alone).abs().max()) < 1e-4
+    whole = run(torch.arange(3))
+    alone = torch.cat([run(torch.tensor([i])) for i in range(3)])
+    assert float((whole - alone).abs().max()) < 1e-3
+    others = run(torch.arange(3) + 50)  # other seeds, other signs
+    assert float((whole - others).abs().min()) > 1e-2
 
 
 def lattice(schedule, points, std=1e-6):

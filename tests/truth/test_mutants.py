@@ -19,6 +19,7 @@ from steerable.core.errors import UserError
 
 from .battery import CHECKS
 from .checks import check_ancestral_law
+from .solvers import SOLVERS
 from .worlds import Kit
 
 ANC, DDIM, EULER, HEUN, DPM = (
@@ -401,8 +402,10 @@ def kit_with(name, *edits):
 
 
 def killer(kit):
-    """Name of the first check that notices, or None."""
-    for check in CHECKS:
+    """Name of the first check that notices, or None; a solver's own checks come first."""
+    solver = bool(set(kit.changed) & {DPM2, DPM3, UNIPC, SDE2M, ERSDE, LMS, DEIS, IPNDM, EM, PC})
+    solver = solver or bool(set(kit.changed) & {CHURN, RESTART, MULTISTEP})
+    for check in sorted(CHECKS, key=lambda check: solver and check not in SOLVERS):
         torch.manual_seed(0)
         try:
             check(kit)

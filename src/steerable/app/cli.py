@@ -36,6 +36,7 @@ COMMANDS = {
     "data": "Look at data before training on it.",
     "info": "Show what a model file knows of itself.",
     "parts": "List samplers, networks and other parts with their options.",
+    "tour": "Write a page that shows, on laws with exact answers, what diffusion does.",
     "demo": "Train, draw, measure and report on the pictures in the package.",
 }
 for _name, _help in COMMANDS.items():

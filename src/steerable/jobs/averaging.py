@@ -72,7 +72,8 @@ def _averaged(net: nn.Module, decay: Callable[[int], float]) -> AveragedModel:
     def update(ema: list[Tensor], current: list[Tensor], k: Tensor | int) -> None:
         torch._foreach_lerp_(ema, current, 1.0 - decay(int(k)))
 
-    return AveragedModel(net, multi_avg_fn=update, use_buffers=False)
+    step: Any = update  # torch's own annotation of its argument cannot be met
+    return AveragedModel(net, multi_avg_fn=step, use_buffers=False)
 
 
 def averages(net: nn.Module, training: Training) -> tuple[AveragedModel, AveragedModel | None]:

@@ -39,7 +39,7 @@ BATCH = 64
 FEW = 8  # items of an optimum at all their levels at once, so that items are read rarely
 SEED = 3_000_000  # of the choice of items and of their noise
 MOST = 20_000 * 3 * 32 * 32  # numbers in the items of an optimum: 20,000 colour pictures 32 wide
-UNSURE = 0.25  # of its error at pure noise: above, the optimum does not know which item it was
+UNSURE = 0.75  # of its error at pure noise: above, the items of the optimum blur into each other
 
 
 @dataclass(frozen=True)
@@ -140,21 +140,25 @@ def level_losses(
         count: Number of noise levels.
 
     Raises:
-        UserError: E-EVAL where no training item has every condition of the model.
+        UserError: E-EVAL where no training item has every condition of the model; E-NUM for
+            broken weights.
     """
     names = [name for name in net.conditions if name in train.cond]
     parts = [_told(data, names) for data in (train, held_out)]
     if not len(parts[0]):
         got = f"no training item has all of {', '.join(names)}"
         raise UserError("E-EVAL", where=train.spec.name, got=got)
-    levels, shown = levels_of(net.process, count), []
-    for part in parts:
+    levels = levels_of(net.process, count)
+    shown: list[Tensor] = []
+    for part in parts[: 2 if len(parts[1]) >= 2 else 1]:
         batch, z = _chosen(part, items)
         rows: list[Tensor] = []
         for row in losses_at(net, net.process, _on(net, batch), levels, z):
             rows.append(row)
             yield (len(shown) + len(rows) / count) / 3, None
         shown.append(torch.stack(rows))
+    if not all(bool(part.isfinite().all()) for part in shown):
+        raise UserError("E-NUM", where="loss", got="non-finite values", do="check the model")
     optimum = None
     if math.prod(parts[0].x.shape) <= MOST:
         every = parts[0].batch(torch.arange(len(parts[0])))
@@ -165,7 +169,7 @@ def level_losses(
             columns.append(column)
             yield (2 + len(columns) * FEW / (len(z) + FEW)) / 3, None
         optimum = torch.cat(columns, 1)
-    held_out = shown[1] if len(parts[1]) >= 2 else None
+    held_out = shown[1] if len(shown) > 1 else None
     yield 1.0, Losses(levels, shown[0], held_out, optimum, len(parts[0]))
 
 
@@ -196,8 +200,9 @@ def _ratio(above: Tensor, below: Tensor) -> dict[str, float]:
 def summary(process: Process, found: Losses) -> dict[str, Any]:
     """The losses as plain data, with two figures: what is under-fitted, what learned by heart.
 
-    `underfit` is (training loss - optimum) / optimum over the levels at which even the optimum
-    does not know which item it was. `memorised` is (held-out - training) / (held-out - optimum) of
+    `underfit` is (training loss - optimum) / optimum over the levels at which even the optimum is
+    nearly as wrong as at pure noise: there it cannot yet tell single items, so it is within reach
+    of a network that generalises. `memorised` is (held-out - training) / (held-out - optimum) of
     the loss as training weighs the levels: 0 if both parts are alike, 1 if the training loss is
     the optimum, as of a net that has learned its items by heart.
     """
@@ -205,7 +210,7 @@ def summary(process: Process, found: Losses) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "levels": found.levels.tolist(),
         "law": shares.tolist(),
-        "items": found.train.shape[1],
+        "n": found.train.shape[1],
         "of": found.of,
         "train": _mean(found.train),
         "held_out": None if found.held_out is None else _mean(found.held_out),

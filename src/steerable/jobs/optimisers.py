@@ -72,7 +72,7 @@ def paying(net: Denoiser, batch: Batch, size: int) -> dict[str, nn.Parameter]:
         for part in module.modules()
     }
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    names = {
+    names: dict[nn.Module, str] = {
         module: f"backbone.{name}.weight"
         for name, module in net.backbone.named_modules()
         if isinstance(module, kinds) and id(module) not in inner

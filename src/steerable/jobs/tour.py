@@ -15,8 +15,8 @@ from steerable.core.errors import UserError
 from . import durable, tour_plots
 from .tour_fault import broken
 from .tour_line import Forward, forward, reverse, tilts
-from .tour_plane import Field, field as score_field
-from .tour_plane import RATIOS, grids, orders, training, walks
+from .tour_plane import RATIOS, Field, grids, orders, training, walks
+from .tour_plane import field as score_field
 
 __all__ = ["Stage", "tour", "touring"]
 
@@ -90,8 +90,10 @@ def tour(out: str | Path = "tour.html", *, seed: int = 0) -> Stage:
 
 def _require() -> None:
     try:
-        import jinja2 as _  # noqa: F401
-        import matplotlib as _  # noqa: F401
+        import jinja2
+        import matplotlib as mpl
+
+        assert jinja2 and mpl
     except ImportError as error:
         do = 'pip install "steerable[eval]"'
         raise UserError("E-EXTRA", where="tour", got=f"no {error.name}", do=do) from error

@@ -18,8 +18,8 @@ from steerable.processes.flow import flow
 from steerable.recipes.part import Part, build
 
 __all__ = [
-    "REACH", "Forward", "Reverse", "Tilt", "asked", "begun", "density", "forward", "line_world",
-    "reverse", "sliced_w2", "tilts", "variation", "walk",
+    "BINS", "REACH", "Forward", "Reverse", "Tilt", "asked", "begun", "class_world", "density",
+    "forward", "line_world", "reverse", "sliced_w2", "tilted_law", "tilts", "variation", "walk",
 ]  # fmt: skip
 
 F64 = torch.float64
@@ -106,7 +106,9 @@ def forward(seed: int) -> Forward:
     sampler = build("sampler", Part(kind="ancestral"))
     x0 = world.draw(PATHS, torch.Generator().manual_seed(seed))
     paths = walk(asked(world), x0, schedule=schedule, sampler=sampler, times=times, seed=seed)
-    return Forward(world, times, x, torch.stack([density(world, x, t) for t in times]), paths[..., 0])
+    return Forward(
+        world, times, x, torch.stack([density(world, x, t) for t in times]), paths[..., 0]
+    )
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _shares(x: Tensor) -> Tensor:
     return torch.histc(x.clamp(-REACH, REACH), BINS, -REACH, REACH) / x.numel()
 
 
-def _tilted(world: Mixture, weight: float) -> Tensor:
+def tilted_law(world: Mixture, weight: float) -> Tensor:
     """Shares of the law p(x) p(y|x)^w for the class 0: p(x|y)^w p(x)^(1 - w), normalised."""
     fine = BINS * 16
     x = (torch.arange(fine, dtype=F64) + 0.5) * (2 * REACH / fine) - REACH
@@ -223,7 +225,7 @@ def tilts(seed: int, *, n: int = 6000, steps: int = 100) -> list[Tilt]:
                 times=times,
                 seed=seed + 2,
             )[-1]
-        law = _tilted(world, weight)
+        law = tilted_law(world, weight)
         drawn = torch.multinomial(law, n, replacement=True, generator=g)
         floor = variation(torch.bincount(drawn, minlength=BINS) / n, law)
         found.append(Tilt(weight, law, _shares(ends["heun"]), _shares(ends["ancestral"]), floor))

@@ -65,12 +65,20 @@ def _glow(colour: str) -> Colormap:
     return LinearSegmentedColormap.from_list("glow", [(*to_rgb(colour), 0), (*to_rgb(colour), 1)])
 
 
+def _warming() -> Colormap:
+    """From blue to orange, in tones that both light and dark pages can carry."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("warming", [BLUE, PINK, ORANGE])
+
+
 def _map(axes: Axes, forward: Forward) -> None:
     """p_t over t and x, every column scaled to its own maximum."""
-    image = (forward.density / forward.density.amax(1, keepdim=True)).sqrt().T
+    image = (forward.density / forward.density.amax(1, keepdim=True)).sqrt().T.numpy()
     axes.imshow(
-        image, extent=(0, 1, -REACH, REACH), origin="lower", aspect="auto", cmap=_glow(BLUE)
-    )
+        image, extent=(0, 1, -REACH, REACH), origin="lower", aspect="auto", cmap=_glow(BLUE),
+        interpolation="none",
+    )  # fmt: skip
     axes.set(xlim=(0, 1), ylim=(-REACH, REACH), xlabel="time t (0 is data, 1 is noise)")
 
 
@@ -120,7 +128,7 @@ def fields(pairs: Sequence[Field]) -> str:
             for axes, field in zip(column, (pair.exact, pair.learned), strict=True):
                 u = field / longest
                 axes.quiver(
-                    *pair.x.T, *u.T, u.norm(dim=1), cmap="plasma", clim=(0, 1.3), angles="xy",
+                    *pair.x.T, *u.T, u.norm(dim=1), cmap=_warming(), clim=(0, 1.1), angles="xy",
                     scale_units="xy", scale=1.6, width=0.005,
                 )  # fmt: skip
                 axes.set(aspect="equal", xlim=(-2.5, 2.5), ylim=(-2.5, 2.5))
@@ -139,8 +147,9 @@ def _data(axes: Axes, seed: int) -> None:
     line = torch.linspace(-2.6, 2.6, 72, dtype=torch.float64)
     x = torch.cartesian_prod(line, line)
     p = density(world, x, torch.zeros((), dtype=torch.float64)).reshape(72, 72)
-    extent = (-2.6, 2.6, -2.6, 2.6)
-    axes.imshow((p / p.max()).sqrt().T, extent=extent, origin="lower", cmap=_glow(BLUE), alpha=0.6)
+    image, extent = (p / p.max()).sqrt().T.numpy(), (-2.6, 2.6, -2.6, 2.6)
+    cmap = _glow(BLUE)
+    axes.imshow(image, extent=extent, origin="lower", cmap=cmap, alpha=0.6, interpolation="none")
 
 
 def gallery(ways: Sequence[Walk], seed: int) -> str:
@@ -160,14 +169,13 @@ def gallery(ways: Sequence[Walk], seed: int) -> str:
             axes.plot(*way.x[-1].T, ".", color=INK, ms=5)
             axes.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal")
             axes.set_title(f"{way.kind}\n{way.calls} calls", fontsize=9)
-        for axes in grid[:, 0]:
-            axes.set_ylabel("second coord.")
-        for axes in [grid[(len(ways) - 1 - k) // columns, k] for k in range(min(columns, len(ways)))]:
-            axes.set_xlabel("first coordinate")
             axes.tick_params(labelbottom=True)
+        figure.get_layout_engine().set(h_pad=0.1)
+        figure.supxlabel("first coordinate", fontsize=9.5)
+        figure.supylabel("second coordinate", fontsize=9.5)
 
     alt = "Sampling paths in the plane from the same seven starts, one panel for each sampler"
-    return _svg("gallery", alt, (10, 2.35 * rows + 0.3), draw)
+    return _svg("gallery", alt, (10, 2.45 * rows + 0.3), draw)
 
 
 def order_lines(found: Sequence[Order]) -> str:
@@ -253,9 +261,10 @@ def faults(found: Sequence[Broken], weights: Tensor) -> str:
             axes.set_title(f"{way.name}: {way.accuracy:.1%} obey")
         above.axes[0].set_ylabel("second coordinate")
         axes = below.subplots()
-        place = torch.arange(len(weights), dtype=torch.float64)
+        place = torch.arange(len(weights), dtype=torch.float64).numpy()
         for i, (way, colour) in enumerate(zip(found, (GREEN, BLUE, PINK), strict=True)):
-            axes.bar(place + 0.22 * (i - 1), way.shares, 0.2, color=colour, label=way.name)
+            bars = way.shares.numpy()
+            axes.bar(place + 0.22 * (i - 1), bars, 0.2, color=colour, label=way.name)
         for k, weight in enumerate(weights):
             label = "exact weight" if k == 0 else None
             axes.plot([k - 0.4, k + 0.4], [weight, weight], color=INK, lw=1.3, label=label)
@@ -263,7 +272,7 @@ def faults(found: Sequence[Broken], weights: Tensor) -> str:
         names = [f"{side} {k + 1}" for side in ("upper", "lower") for k in range(half)]
         axes.set_xticks(place, names)
         axes.set(ylabel="share of the samples", xlabel="mode")
-        axes.legend(ncols=4, fontsize=8.5)
+        axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0.0, 1.0))
 
     alt = "Scatter plots: exact and ancestral samples agree, the wrong sampler loses most modes"
     return _svg("faults", alt, (10, 6.0), draw)

@@ -1,0 +1,345 @@
+"""Does each kind of image model do what it is for? One command a proof, with its controls.
+
+Budgets are counted in images, so the figures do not depend on how busy the machine is. Every proof
+prints one JSON object; a run folder that exists already goes on or is used as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+
+import steerable
+from steerable.core.noise import Noise
+from steerable.core.types import Dataset
+from steerable.jobs import checkpoint
+from steerable.jobs.evaluate import judge_for
+from steerable.jobs.model import fit
+from steerable.jobs.pictures import labelled_grid, png
+from steerable.jobs.prepare import prepare
+from steerable.jobs.sample import sample, steered
+from steerable.jobs.train import train
+from steerable.jobs.wish import Wish
+from steerable.metrics.accuracy import Accuracy
+from steerable.metrics.binding import Binding
+from steerable.metrics.factors import NAMES, Factors
+from steerable.metrics.frechet import Frechet, floor
+from steerable.metrics.neighbours import Neighbours
+from steerable.recipes.part import build
+
+SEED = 5_000_000
+
+
+def trained(data, run, *, preset, budget, settings=(), change=None):
+    """(model, splits) of a run, trained now if it is not; `change` alters the splits first."""
+    recipe = steerable.recipe(data, preset=preset, budget=budget, settings=list(settings))
+    splits = build("data", recipe.data)
+    splits = change(splits) if change else splits
+    if not (run / "done").exists():
+        for step in train(prepare(recipe, run, splits=splits)):
+            if step.i % 500 == 0:
+                print(f"  {run.name} {step.i}/{step.total} loss {step.loss:.4f}", flush=True)
+        (run / "done").write_text("")
+    return steerable.load(run), splits
+
+
+def drawn(model, wishes, **options):
+    """Pictures (n,C,H,W) uint8."""
+    *_, last = sample(model, steered(model.recipe, **options), wishes)
+    return last.sample.x
+
+
+def rows(x):
+    made = Neighbours()
+    made.update(x.double() if x.is_floating_point() else x.double() / 127.5 - 1)
+    return made
+
+
+def frechet(a, b):
+    one, two = Frechet(), Frechet()
+    one.update(a)
+    two.update(b)
+    return one.distance(two)
+
+
+def look(path, x, titles):
+    """Write a sheet of the first pictures of each title."""
+    path.write_bytes(png(labelled_grid(x, titles)))
+
+
+def shuffled(splits):
+    """The training part with its labels exchanged among the pictures."""
+    train_part = splits.train
+    order = torch.randperm(len(train_part), generator=torch.Generator().manual_seed(0))
+    cond = {"label": train_part.cond["label"][order]}
+    return dataclasses.replace(splits, train=dataclasses.replace(train_part, cond=cond))
+
+
+def classes(model, splits, judge, n, out, **options):
+    """Accuracy, spread of known factors, two-sample test and memorisation of n samples."""
+    names = model.labels
+    wanted = torch.arange(n) % len(names)
+    x = drawn(model, [Wish({"label": names[k]}, SEED + i) for i, k in enumerate(wanted)], **options)
+    features, predicted = judge.look(x)
+    accuracy = Accuracy(len(names))
+    accuracy.update(predicted, wanted)
+    real = splits.held_out
+    unseen, seen = real.x[:n], splits.train.x
+    found = {
+        "accuracy": accuracy.value()["accuracy"],
+        "n": n,
+        "judge": judge.accuracy,
+        "two_sample": rows(features[: len(unseen)]).value(rows(judge.look(unseen)[0]))[
+            "two_sample"
+        ],
+        "memorisation_pixels": rows(x).copied(rows(seen), rows(unseen))["ratio"],
+        "memorisation_features": rows(features).copied(
+            rows(judge.look(seen)[0]), rows(judge.look(unseen)[0])
+        )["ratio"],
+    }
+    if model.spec.name.startswith("shapes"):
+        found |= spread(x, wanted, real, len(names))
+    look(out, [x[wanted == k][:10] for k in range(len(names))], list(names))
+    return found
+
+
+def spread(x, wanted, real, count):
+    """Std of every known factor within the classes, over that of real pictures."""
+    mine, theirs = Factors(count), Factors(count)
+    mine.update(x, wanted)
+    theirs.update(real.x, real.cond["label"])
+    a, b = (f.value()["per_class"] for f in (mine, theirs))
+    ratio = {
+        name: sum(p[name]["std"] / q[name]["std"] for p, q in zip(a, b, strict=True) if p) / count
+        for name in NAMES
+    }
+    return {"factor_std_ratio": ratio, "blank": mine.value()["blank"]}
+
+
+def class_conditional(root, budget):
+    """S1 on drawn shapes: obeys, varies, copies nothing; untrained and shuffled runs do not."""
+    options = {"preset": "class-ddpm", "budget": budget}
+    shapes = ["data.size=16"]
+    model, splits = trained("shapes", root / "s1", settings=shapes, **options)
+    judge = judge_for(splits)
+    found = {"trained": classes(model, splits, judge, 500, root / "s1.png")}
+    for weight in (1.0, 1.5, 3.0, 5.0):
+        part = classes(model, splits, judge, 500, root / f"s1-w{weight}.png", guidance=weight)
+        found[f"guidance {weight}"] = part
+    mixed, _ = trained("shapes", root / "s1-shuffled", settings=shapes, change=shuffled, **options)
+    found["labels shuffled"] = classes(mixed, splits, judge, 500, root / "s1-shuffled.png")
+    raw, _ = trained("shapes", root / "s1-raw", settings=shapes, preset="class-ddpm",
+                     budget="1 iterations")  # fmt: skip
+    found["untrained"] = classes(raw, splits, judge, 500, root / "s1-untrained.png")
+    return found
+
+
+def varied(x):
+    """Mean over the pixels of their standard deviation."""
+    return x.double().std(0).mean()
+
+
+def mlp(root, budget):
+    """S11 on 8x8 digits, from noise alone."""
+    model, splits = trained("digits", root / "s11", preset="mlp-diffusion", budget=budget)
+    judge = judge_for(splits)
+    found = classes(model, splits, judge, 500, root / "s11.png")
+    wanted = torch.arange(500) % 10
+    wishes = [Wish({"label": model.labels[k]}, SEED + i) for i, k in enumerate(wanted)]
+    x = drawn(model, wishes)
+    real = splits.held_out
+    label = real.cond["label"]
+    std = [float(varied(x[wanted == k]) / varied(real.x[label == k])) for k in range(10)]
+    predicted = judge.look(x)[1]
+    found["within_class_std_ratio"] = sum(std) / 10
+    found["accuracy_against_another_digit"] = float(
+        (predicted == (wanted + 2) % 10).double().mean()
+    )
+    nothing = drawn(model, [Wish({}, SEED + i) for i in range(500)])
+    shares = torch.bincount(judge.look(nothing)[1], minlength=10) / 500
+    found["unconditional_entropy"] = float(-(shares * shares.clamp(min=1e-9).log()).sum())
+    return found
+
+
+def score(root, budget, data):
+    """S4: score SDE without labels; distance, class entropy, noise left on the background."""
+    settings = ["conditions={}", "guidance=[]", "data.size=14"]
+    model, splits = trained(data, root / "s4", preset="score-sde", budget=budget, settings=settings)
+    judge = judge_for(splits)
+    n = 1000
+    real = splits.held_out.x
+    features = judge.look(splits.train.x)[0]
+    between = floor(features, min(n, len(features) // 2))
+    dead = (splits.train.x == 0).double().mean(0) >= 0.99
+    found = {"floor": between.value, "judge": judge.accuracy, "n": n, "held_out": len(real)}
+    for kind, steps in (("heun", 18), ("predictor_corrector", 100), ("euler_maruyama", 200)):
+        wishes = [Wish({}, SEED + i) for i in range(n)]
+        x = drawn(model, wishes, sampler=kind, steps=steps)
+        mine, predicted = judge.look(x)
+        shares = torch.bincount(predicted, minlength=10) / n
+        found[kind] = {
+            "steps": steps,
+            "frechet": frechet(mine, features[torch.randperm(len(features))[:n]]),
+            "entropy": float(-(shares * shares.clamp(min=1e-9).log()).sum()),
+            "background_std": float((x.double() / 255)[:, dead].std()),
+            "memorisation": rows(x).copied(rows(splits.train.x), rows(real))["ratio"],
+        }
+        look(root / f"s4-{kind}.png", [x[:10], x[10:20], x[20:30]], [""] * 3)
+    return found
+
+
+def prompts(part, spec):
+    words = spec.tokens["prompt"]
+    return [tuple(words[i] for i in row) for row in part.cond["prompt"].tolist()]
+
+
+def binding(root, budget):
+    """S5 on two-object scenes: obeys both objects, also pairs that training never showed."""
+    model, splits = trained("scenes", root / "s5", preset="attention-score", budget=budget)
+    held, words = splits.held_out, model.spec.tokens["prompt"]
+    found = {}
+    for name, start in (("seen pairs", 0), ("unseen pairs", 1)):
+        index = torch.arange(start, len(held), 2)[:300]
+        part = held.take(index)
+        texts = prompts(part, model.spec)
+        x = drawn(model, [Wish({"prompt": text}, SEED + i) for i, text in enumerate(texts)])
+        for weight in (None, 1.0, 4.0):
+            if weight is not None:
+                wishes = [Wish({"prompt": text}, SEED + i) for i, text in enumerate(texts)]
+                x = drawn(model, wishes, guidance=weight)
+            metric = Binding(words)
+            metric.update(x, part.cond["prompt"])
+            value = metric.value()
+            keys = ("accuracy", "whole", "swapped", "swapped_floor", "n")
+            found[f"{name}, guidance {weight or 'default'}"] = {k: value[k] for k in keys}
+            if weight is None:
+                sheet = [x[i : i + 8] for i in range(0, 32, 8)]
+                look(root / f"s5-{name.split()[0]}.png", sheet, [""] * 4)
+    return found
+
+
+def spectrum(x):
+    """Mean power of each radial frequency of grey pictures, in log; (H/2,)."""
+    grey = x.double().mean(1) / 127.5 - 1
+    power = torch.fft.fft2(grey - grey.mean((1, 2), keepdim=True)).abs().square().mean(0)
+    f = torch.fft.fftfreq(x.shape[-1]) * x.shape[-1]
+    radius = (f[:, None] ** 2 + f**2).sqrt().round().long()
+    bins = x.shape[-1] // 2
+    sums = torch.zeros(bins + 1, dtype=torch.float64)
+    counts = torch.zeros_like(sums)
+    keep = radius <= bins
+    sums.index_add_(0, radius[keep], power[keep])
+    counts.index_add_(0, radius[keep], torch.ones_like(power[keep]))
+    return (sums / counts)[1:].log()
+
+
+def textures(x, real):
+    """Distance of log spectra, and of colour histograms in grey levels (earth mover)."""
+    between = (spectrum(x) - spectrum(real)).square().mean().sqrt()
+    moved = [
+        (x[:, c].flatten().double().sort().values - real[:, c].flatten().double().sort().values)
+        .abs()
+        .mean()
+        for c in range(3)
+    ]
+    return {"spectrum": float(between), "colour": float(sum(moved) / 3)}
+
+
+def forest(root, budget, data, seeds):
+    """S2 on aerial tiles: texture statistics, black pictures, EMA against raw weights."""
+    found = {"seeds": {}}
+    for seed in range(seeds):
+        settings = ["data.size=32", f"training.seed={seed}", "data.flip=true"]
+        run = root / f"s2-{seed}"
+        model, splits = trained(data, run, preset="convnext-ddpm", budget=budget, settings=settings)
+        real, n = splits.train.x, 256
+        order = torch.randperm(len(real), generator=torch.Generator().manual_seed(1))
+        first, second = real[order[:n]], real[order[n : 2 * n]]
+        found["real_to_real"] = textures(second, first)
+        wishes = [Wish({}, SEED + i) for i in range(n)]
+        x = drawn(model, wishes)
+        latest, _ = checkpoint.newest(run)
+        averaged = {k: v.clone() for k, v in model.denoiser.state_dict().items()}
+        fit(model.denoiser, latest.parts["model"], "raw weights")
+        raw = drawn(model, wishes)
+        fit(model.denoiser, averaged, "averaged weights")
+        found["seeds"][seed] = {
+            "ema": textures(x, first),
+            "raw": textures(raw, first),
+            "black": int((x.double().mean((1, 2, 3)) / 255 < 0.02).sum()),
+            "two_sample": rows(x).value(rows(first))["two_sample"],
+            "memorisation": rows(x).copied(rows(real), rows(splits.held_out.x))["ratio"],
+        }
+        if seed == 0:
+            look(root / "s2.png", [x[:8], x[8:16], first[:8]], ["drawn", "drawn", "real"])
+    return found
+
+
+def unconditional(root, budget):
+    """S20 on drawn shapes: the prior passes the checks of S1 without labels; two nulls fail."""
+    model, splits = trained(
+        "shapes",
+        root / "s20",
+        preset="unconditional-ddpm",
+        budget=budget,
+        settings=["data.size=16"],
+    )
+    judge, n = judge_for(splits), 500
+    real = splits.held_out.x[:n]
+    x = drawn(model, [Wish({}, SEED + i) for i in range(n)])
+    one = splits.train.x[:1].expand(n, -1, -1, -1).double()
+    noise = Noise(torch.arange(n)).normal(torch.zeros_like(one))
+    collapsed = (one + 4 * noise).clamp(0, 255).to(torch.uint8)
+    sets = {"model": x, "collapsed": collapsed, "blurred": mean_of_neighbours(splits.train, n)}
+    sets["real"] = splits.train.x[1000 : 1000 + n]
+    look(root / "s20.png", [v[:10] for v in sets.values()], list(sets))
+    features = judge.look(real)[0]
+    found = {}
+    for name, pictures in sets.items():
+        mine = judge.look(pictures)[0]
+        value = rows(mine).value(rows(features))
+        keys = ("two_sample", "precision", "recall", "coverage")
+        found[name] = {"frechet": frechet(mine, features), **{k: value[k] for k in keys}}
+        copied = rows(pictures).copied(rows(splits.train.x), rows(real))
+        found[name]["memorisation"] = copied["ratio"]
+    return found
+
+
+def mean_of_neighbours(data: Dataset, n):
+    """A blurring generator: means of four training pictures of one class."""
+    generator = torch.Generator().manual_seed(3)
+    order = torch.argsort(data.cond["label"], stable=True)
+    start = torch.randint(len(order) - 4, (n,), generator=generator)
+    return torch.stack([data.x[order[s : s + 4]].double().mean(0) for s in start]).to(torch.uint8)
+
+
+PROOFS = {
+    "class": lambda o: class_conditional(o.root, o.budget or "100000 images"),
+    "mlp": lambda o: mlp(o.root, o.budget or "400000 images"),
+    "score": lambda o: score(o.root, o.budget or "200000 images", o.data),
+    "binding": lambda o: binding(o.root, o.budget or "200000 images"),
+    "forest": lambda o: forest(o.root, o.budget or "40000 images", o.data, o.seeds),
+    "unconditional": lambda o: unconditional(o.root, o.budget or "60000 images"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("proof", choices=PROOFS)
+    parser.add_argument("--root", type=Path, default=Path("runs/proofs"))
+    parser.add_argument("--budget", default="")
+    parser.add_argument("--data", default="")
+    parser.add_argument("--seeds", type=int, default=5)
+    options = parser.parse_args()
+    options.root.mkdir(parents=True, exist_ok=True)
+    found = PROOFS[options.proof](options)
+    (options.root / f"{options.proof}.json").write_text(json.dumps(found, indent=1))
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""`steerable tour` writes its page and says where."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from steerable.app.cli import main
+
+from .cli import steerable
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_file_and_prints_its_path(tmp_path):
+    done = steerable("tour", "--seed", 4, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "tour.html\n" and "100%" in done.stderr
+    first = (tmp_path / "tour.html").read_text(encoding="utf-8")
+    assert first.startswith("<!doctype html>")
+    again = tmp_path / "deep" / "er" / "again.html"
+    done = steerable("tour", "--out", again, "--seed", 4, "--json")
+    assert json.loads(done.stdout)["out"] == str(again)
+    assert again.read_text(encoding="utf-8") == first, "one seed, two pages"
+
+
+@pytest.mark.parametrize("library", ["matplotlib", "jinja2"])
+def test_the_extra_is_named_when_it_is_missing(library, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(SystemExit) as end:
+        main(["tour", "--out", str(tmp_path / "tour.html")])
+    shown = capsys.readouterr()
+    assert end.value.code == 2 and "E-EXTRA" in shown.err
+    assert library in shown.err and "steerable[eval]" in shown.err
+    assert not (tmp_path / "tour.html").exists()
