@@ -16,9 +16,8 @@ from steerable.app.cli import main
 from steerable.core.errors import UserError
 from steerable.jobs import encode as job
 from steerable.jobs import regrid
-from steerable.jobs.density import Integral
-from steerable.jobs.grids import PATHS
-from steerable.jobs.pictures import bytes_of, png
+from steerable.jobs.density import Integral, divergence
+from steerable.jobs.pictures import png
 from steerable.jobs.prepare import prepare
 from steerable.jobs.sample import steered
 from steerable.recipes import store
@@ -116,36 +115,43 @@ def measured(model, **more):
 
 
 def test_bits_per_dimension(model):
-    exact = measured(model, integral=Integral("exact", tolerance=1e-3))
-    assert exact["n"] == 6 and exact["dims"] == 64 and exact["conditions"] == ["label"]
-    assert 0 < exact["bpd"] < 10 and exact["bpd_error"] > 0 and exact["calls_per_item"] > 10
-    signs = measured(model, integral=Integral("hutchinson", probes=8, tolerance=1e-3))
-    assert abs(signs["bpd"] - exact["bpd"]) < 0.3
-    without = measured(model, conditional=False, integral=Integral("hutchinson", tolerance=1e-3))
-    assert without["conditions"] == [] and without["bpd"] != signs["bpd"]
+    told = measured(model, integral=Integral("hutchinson", tolerance=1e-2))
+    assert told["n"] == 6 and told["dims"] == 64 and told["conditions"] == ["label"]
+    assert told["bpd"] > 0 and told["bpd_error"] > 0 and told["calls_per_item"] > 10
+    without = measured(model, conditional=False, integral=Integral("hutchinson", tolerance=1e-2))
+    assert without["conditions"] == [] and without["bpd"] != told["bpd"]
     with pytest.raises(UserError) as caught:
         measured(model, data="fashion")
     assert caught.value.code == "E-DATA"
 
 
+@pytest.mark.slow
+def test_the_exact_trace_of_a_network_is_the_mean_of_its_probes(model):
+    """Per item and at one noise level: 64 probes against 64 backward passes."""
+    net = model.denoiser
+    t = torch.tensor(0.4, dtype=torch.float64)
+    y = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    cond = job.rows(model.spec, {"label": "2"}, 5)
+    exact = divergence(net(y, t, cond).x0, y, None)
+    signs = torch.randn(64, 5, 1, 8, 8, generator=torch.Generator().manual_seed(1)).sign()
+    each = torch.stack([divergence(net(y, t, cond).x0, y, e[None]) for e in signs])
+    assert float(((each.mean(0) - exact).abs() / (each.std(0) / 8)).max()) < 4
+
+
 def test_command_likelihood(run, capsys):
-    words = ["-n", "4", "--tolerance", "1e-3", "--json"]
+    words = ["-n", "4", "--tolerance", "1e-2", "--json"]
     told = json.loads(inside(capsys, "likelihood", run, *words).out)
     assert told["trace"] == "hutchinson" and told["n"] == 4 and told["bpd"] > 0
-    assert "0 probes" not in inside(capsys, "likelihood", run, "-n", "1", code=2).err
+    assert "2 to 100,000" in inside(capsys, "likelihood", run, "-n", "1", code=2).err
 
 
 def test_a_fitted_grid_goes_into_the_model_file(run, tmp_path, capsys):
     shutil.copytree(run, tmp_path / "run")
     before = store.open_model(tmp_path / "run" / "model.safetensors")
     words = ["grid", tmp_path / "run", "--steps", "2,3", "--sampler", "ddim", "--json"]
-    dry = json.loads(inside(capsys, *words, "--dry-run").out)
-    assert dry["file"] is None
-    assert store.open_model(tmp_path / "run" / "model.safetensors")[1] == before[1]
     told = json.loads(inside(capsys, *words).out)
     own = before[1]["recipe"]["sampler"]["steps"]
     assert [row["steps"] for row in told["tables"]] == [2, 3, own] and told["default_steps"] == own
-    assert told["tables"] == dry["tables"], "repeatable"
     tensors, about = store.open_model(tmp_path / "run" / "model.safetensors")
     assert tensors.keys() == before[0].keys()
     assert all(torch.equal(tensors[name], value) for name, value in before[0].items())
@@ -164,7 +170,7 @@ def test_a_fitted_grid_goes_into_the_model_file(run, tmp_path, capsys):
     assert three.shape == (2, 1, 8, 8)
     with pytest.raises(UserError, match=r"2, 3, .*grid RUN --steps 5"):
         steerable.sample(model, "3", n=1, steps=5)
-    inside(capsys, "grid", tmp_path / "run", "--steps", "4", "--sampler", "ddim")
+    regrid.write(model, model.recipe, {4: [3.0, 1.0, 0.0, -2.0]})
     merged = steerable.load(tmp_path / "run").recipe.sampler.grid.options["tables"]
     assert sorted(merged) == [2, 3, 4, own], "beside the tables that are there"
 
@@ -178,11 +184,15 @@ def test_fitting_is_refused_where_it_means_nothing(model, capsys):
     inside(capsys, "grid", model.path, "--steps", "four", code=2)
 
 
-def test_the_search_is_no_worse_than_the_grid_before_on_its_own_paths(model, monkeypatch):
+@pytest.mark.slow
+def test_the_search_with_a_multistep_sampler(model, capsys):
     recipe = steered(model.recipe, steps=3, sampler="dpmpp_2m", guidance=2.0)
-    monkeypatch.setattr(regrid, "SEED", 3_000_000 - PATHS)  # judge on the paths fitted on
-    tables = regrid.tables_for(model, recipe, [3])
-    monkeypatch.setattr(regrid, "SEED", regrid.SEED - PATHS)
-    row = regrid.compared(model, recipe, tables)[0]
-    assert row["error"] < row["error_before"] * 1.05, "snapping to the nodes costs a little"
-    assert bytes_of(torch.zeros(1)).item() == 128
+    tables = regrid.tables_for(model, recipe, [2])
+    assert [len(tables[steps]) for steps in (2, 3)] == [2, 3]
+    rows = regrid.compared(model, recipe, tables)
+    assert [row["steps"] for row in rows] == [2, 3]
+    assert all(row["error"] > 0 and row["error_before"] > 0 for row in rows)
+    before = model.path.read_bytes()
+    words = ["grid", model.path, "--steps", "2", "--no-refine", "--dry-run", "--json"]
+    assert json.loads(inside(capsys, *words).out)["file"] is None
+    assert model.path.read_bytes() == before

@@ -211,3 +211,14 @@ def test_pictures_round_and_grids_stand_where_they_should():
     assert page.getpixel((page.width - 10, page.height - 10)) == (0, 255, 255)
     image = Image.open(io.BytesIO(png(red[0], {"a": "ü"})))
     assert image.getpixel((0, 0)) == (255, 0, 0) and image.text["a"] == "ü"
+
+
+def test_names_of_other_programs_are_taken_and_resolved_in_the_record(model):
+    found = job.steered(model.recipe, sampler="DPM++ 2M Karras").sampler
+    assert (found.kind, found.grid.kind) == ("dpmpp_2m", "karras")
+    found = job.steered(model.recipe, sampler="euler_a", grid_kind="cosine").sampler
+    assert (found.kind, found.grid.kind) == ("ancestral", "cosine")
+    found = job.steered(model.recipe, sampler="dpmpp_2m_sde_heun").sampler
+    assert found.kind == "dpmpp_2m_sde" and found.options["solver"] == "heun"
+    with pytest.raises(UserError, match="take"):
+        job.steered(model.recipe, sampler="dpm_fast")

@@ -240,9 +240,10 @@ def check_order(kit: Kit, kind: str) -> None:
 
 
 def check_orders(kit: Kit) -> None:
-    """The declared order of the known solvers."""
+    """The declared order; measured for four, whose coefficients `solvers` does not derive again."""
     for kind, order in ORDERS.items():
         assert kit.sampler(kind).order == order
+    for kind in ("ddim", "euler", "heun", "dpmpp_2m"):
         check_order(kit, kind)
 
 

@@ -129,19 +129,46 @@ def test_few_steps_of_first_order_end_nearer(schedule):
                 sum(total[steps, s, k] for s in (0.25, 1.0)) for k in ("<lambda>", make.__name__)
             ]
             assert both[0] < both[1], f"{steps} steps, {make.__name__}: {both}"
-            # the cosine grid happens to be the optimum of first order for data of unit std
+            # Measured: for data near unit std the cosine grid is a tie with the optimum, and a
+            # search on the true end finds nothing better; so there it is only held to 2 %.
             room = 1.02 if make is cosine else 1.0
             assert total[steps, 1.0, "<lambda>"] < room * total[steps, 1.0, make.__name__]
 
 
-def test_the_search_with_the_sampler_improves_on_the_start():
+def test_the_search_is_no_worse_than_any_start_on_its_own_paths():
+    world, sampler = World(1, VP()), Dpmpp2M()
+    levels = grids.levels_of(world.schedule)
+    x = world.start(world.schedule.time_at(levels[0]), 10**6, 32)
+    reference = grids.paths(world.ask, x, schedule=world.schedule, levels=levels)
+    starts = [[0, 10, 20, 30], [0, 20, 35, 50], [0, 1, 2, 3]]
+
+    def off(nodes):
+        times = torch.cat([world.schedule.time_at(levels[nodes]), torch.zeros(1, dtype=F64)])
+        last = grids.moments(world.ask, x, world.schedule, sampler, times)[-1].x
+        return float((last - reference.end).square().mean())
+
+    options = {"schedule": world.schedule, "sampler": sampler}
+    nodes = grids.refined(lambda: world.ask, reference, starts, **options)
+    assert nodes == sorted(set(nodes)) and nodes[0] == 0 and len(nodes) == 4
+    assert off(nodes) < min(off(start) for start in starts)
+
+
+def test_a_sampler_of_first_order_takes_the_optimum_as_it_is():
+    world = World(2, VP())
+    assert world.tables([3], sampler=Ddim()) == world.tables([3])
+    assert world.tables([3], sampler=Dpmpp2M()) != world.tables([3])
+
+
+@pytest.mark.slow
+def test_six_steps_with_a_multistep_sampler():
+    """On noise that was not fitted on. Measured, from 8 steps on the search is no longer better
+    than every fixed grid, as 64 paths are few for a world whose paths part."""
     schedule, total = VP(), {}
     for seed in SEEDS:
         world = World(seed, schedule)
         exact, plain = world.exact(), world.tables([6])
         starts = [lambda n, make=make: make(schedule, n) for make in OTHERS]
         fitted = world.tables([6], sampler=Dpmpp2M(), grids=starts)
-        assert world.tables([6], sampler=Ddim(), grids=starts) == plain, "first order: the optimum"
         rows = {"plain": optimised(schedule, 6, tables=plain)}
         rows["fitted"] = optimised(schedule, 6, tables=fitted)
         rows |= {make.__name__: make(schedule, 6) for make in OTHERS}

@@ -21,11 +21,13 @@ def _room(order):
     return 0.15 if order == 1 else 0.1 + 0.1 * order
 
 
-@pytest.mark.parametrize("family", ["vp", "ve", "flow"])
 @pytest.mark.parametrize("kind", ORDERS)
-def test_order(kind, family):
-    """With a history that starts on exact values, see `measured_order`."""
-    slope = measured_order(KIT, KIT.sampler(kind)(), interior_schedules(KIT)[family])
+def test_order(kind):
+    """With a history that starts on exact values, see `measured_order`.
+
+    The other families of schedules are in the conformance test of the room.
+    """
+    slope = measured_order(KIT, KIT.sampler(kind)(), interior_schedules(KIT)["vp"])
     assert abs(slope - ORDERS[kind]) < _room(ORDERS[kind]), f"measured order {slope:.2f}"
 
 

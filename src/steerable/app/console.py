@@ -11,7 +11,7 @@ from typing import Any
 
 from steerable.core.errors import UserError
 
-__all__ = ["Bar", "Stop", "duration", "fail", "result"]
+__all__ = ["Bar", "Stop", "duration", "fail", "result", "say_alias"]
 
 
 def fail(error: UserError, *, as_json: bool) -> int:
@@ -29,6 +29,15 @@ def result(value: Any, *, as_json: bool, lines: list[str]) -> None:
         print(json.dumps(value, ensure_ascii=False, allow_nan=False))
     else:
         print("\n".join(lines))
+
+
+def say_alias(sampler: str | None) -> None:
+    """Say on stderr what another program's name of a sampler is here."""
+    from steerable.recipes.aliases import resolve
+
+    alias = resolve(sampler) if sampler is not None else None
+    if alias is not None:
+        print(f"sampler  '{sampler}' is {alias} here", file=sys.stderr)
 
 
 def duration(seconds: float) -> str:

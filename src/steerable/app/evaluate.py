@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .console import Bar, duration, result
+from .console import Bar, duration, result, say_alias
 from .sample import interval_of
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def evaluate(
         sampler=sampler,
         grid_kind=grid,
     )
+    say_alias(sampler)
     found = run_evaluation(model, data, settings, n=n, seed=seed)
     result(found.result, as_json=json, lines=evaluation_lines(found))
     if Path(run).is_dir():

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from steerable.core.errors import UserError
 
-from .console import Bar, duration, result
+from .console import Bar, duration, result, say_alias
 
 if TYPE_CHECKING:
     from steerable.jobs.model import Model
@@ -107,6 +107,7 @@ def sample(
         grid_kind=grid,
         settings=set_ or (),
     )
+    say_alias(sampler)
     wanted = wishes(model.spec, label or [], n, seed, parsed(cond or []))
     start = time.monotonic()
     made, frames = _sampled(model, recipe, wanted, film=film)

@@ -17,6 +17,7 @@ from steerable.core.errors import UserError
 from steerable.core.noise import Noise
 from steerable.core.sample import Moment, trajectory
 from steerable.core.types import Denoise, Spec
+from steerable.recipes.aliases import resolve
 from steerable.recipes.recipe import Recipe, checked, grid, guidances
 
 from . import durable
@@ -60,7 +61,7 @@ def steered(
         guidance: Weight of classifier-free guidance; 1 is off.
         interval: Times (low, high) between which guidance is at work.
         steps: Sampling steps.
-        sampler: Kind of sampler.
+        sampler: Kind of sampler, or a name that another program has for it.
         grid_kind: Kind of time grid.
         settings: Further `path=value` settings.
 
@@ -82,8 +83,12 @@ def steered(
     elif interval is not None or guidance not in (None, 1.0):
         takes = "weight 1: this model was trained without a condition"
         raise UserError("E-CONFIG", where="guidance", got=str(guidance or interval), takes=takes)
+    alias = resolve(sampler) if sampler is not None else None
+    if alias is not None:
+        sampler, grid_kind = alias.kind, grid_kind or alias.grid
     if sampler is not None and sampler != tree["sampler"]["kind"]:
         tree["sampler"] = {k: tree["sampler"][k] for k in ("steps", "grid")} | {"kind": sampler}
+    tree["sampler"] |= alias.options if alias else {}
     if steps is not None:
         if not 1 <= steps <= 1000:
             raise UserError("E-LIMIT", where="steps", got=str(steps), takes="1 to 1000")

@@ -34,6 +34,10 @@ class Alias:
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
 
+    def __str__(self) -> str:
+        options = "".join(f", {name} {value}" for name, value in self.options.items())
+        return f"{self.kind}{options}{f', grid {self.grid}' if self.grid else ''}"
+
 
 # k-diffusion and ComfyUI, Invoke, then the display names of A1111, in lower case.
 _NAMES: dict[str, Alias] = {

@@ -29,7 +29,8 @@ class Unipc(Sampler):
     Source: Zhao et al., arXiv 2302.04867, algorithms 5 to 8.
 
     Args:
-        solver_order: p, the estimates that the predictor uses; 2 is steadier under guidance.
+        solver_order: p, the estimates that the predictor uses. 3 has the smaller error from 15
+            calls on, 2 below, on mixtures; 2 is steadier under guidance.
     """
 
     solver_order: Literal[2, 3] = 3
