@@ -317,12 +317,75 @@ def mean_of_neighbours(data: Dataset, n):
     return torch.stack([data.x[order[s : s + 4]].double().mean(0) for s in start]).to(torch.uint8)
 
 
+def few(splits):
+    """300 training pictures."""
+    order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(7))
+    return dataclasses.replace(splits, train=splits.train.take(order[:300]))
+
+
+@torch.no_grad()
+def denoising_loss(net, data, repeats=8):
+    """Mean loss of items at fixed noise."""
+    every = torch.arange(len(data))
+    losses = []
+    for i in range(repeats):
+        noise = Noise.of(11, iteration=i, items=every)
+        losses.append(net.process.loss(net, data.batch(every), noise).mean())
+    return float(sum(losses) / repeats)
+
+
+REGULARISED = (
+    "backbone.dropout=0.2",
+    "training.weight_decay=0.05",
+    "training.augment=0.5",
+    "training.augmentations=[scale, translate]",
+)
+
+
+def regularised(root, budget, seeds):
+    """S12: with 300 pictures, dropout, decay and told augmentation against none of them."""
+    found = {}
+    for seed in range(seeds):
+        for name, settings in (
+            ("plain", ("training.weight_decay=0",)),
+            ("regularised", REGULARISED),
+        ):
+            model, splits = trained(
+                "digits",
+                root / f"s12-{name}-{seed}",
+                preset="mlp-diffusion",
+                budget=budget,
+                settings=[*settings, f"training.seed={seed}"],
+                change=few,
+            )
+            seen, unseen = splits.train, splits.held_out
+            wishes = [Wish({"label": str(i % 10)}, SEED + i) for i in range(300)]
+            x = drawn(model, wishes)
+            net = model.denoiser
+            losses = [denoising_loss(net, part) for part in (seen, unseen)]
+            judge_data = steerable.recipe("digits").data
+            judge = judge_for(build("data", judge_data))
+            wanted = torch.arange(300) % 10
+            found[f"{name}, seed {seed}"] = {
+                "train_loss": losses[0],
+                "held_out_loss": losses[1],
+                "gap": losses[1] - losses[0],
+                "memorisation": rows(x).copied(rows(seen.x), rows(unseen.x))["ratio"],
+                "accuracy": float((judge.look(x)[1] == wanted).double().mean()),
+            }
+    pairs = [(found[f"plain, seed {s}"], found[f"regularised, seed {s}"]) for s in range(seeds)]
+    found["smaller gap"] = sum(b["gap"] < a["gap"] for a, b in pairs)
+    found["larger distance ratio"] = sum(b["memorisation"] > a["memorisation"] for a, b in pairs)
+    return found
+
+
 PROOFS = {
     "class": lambda o: class_conditional(o.root, o.budget or "100000 images"),
     "mlp": lambda o: mlp(o.root, o.budget or "400000 images"),
     "score": lambda o: score(o.root, o.budget or "200000 images", o.data),
     "binding": lambda o: binding(o.root, o.budget or "200000 images"),
     "forest": lambda o: forest(o.root, o.budget or "40000 images", o.data, o.seeds),
+    "regularised": lambda o: regularised(o.root, o.budget or "60000 images", o.seeds),
     "unconditional": lambda o: unconditional(o.root, o.budget or "60000 images"),
 }
 
