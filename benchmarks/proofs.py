@@ -334,6 +334,7 @@ def denoising_loss(net, data, repeats=8):
     return float(sum(losses) / repeats)
 
 
+PLAIN = ("training.weight_decay=0",)
 REGULARISED = (
     "backbone.dropout=0.2",
     "training.weight_decay=0.05",

@@ -8,6 +8,7 @@ from typing import Any
 
 from steerable.core.errors import UserError
 from steerable.core.types import Spec, Splits
+from steerable.jobs.averaging import write_averaged as averaged
 from steerable.jobs.data import data_part, data_report, part_again, splits_for
 from steerable.jobs.encode import decoded, encoded, walking
 from steerable.jobs.evaluate import SEED, Evaluation, Looking
@@ -30,9 +31,9 @@ from steerable.recipes.recipe import Recipe, checked, from_yaml
 from steerable.recipes.sizing import cost, size_of
 
 __all__ = [
-    "Model", "Recipe", "UserError", "decoded", "encoded", "evaluate", "evaluation", "inspect_data",
-    "interpolated", "likelihood", "load", "look", "parts", "prepared", "recipe", "sample", "tour",
-    "train", "walking",
+    "Model", "Recipe", "UserError", "averaged", "decoded", "encoded", "evaluate", "evaluation",
+    "inspect_data", "interpolated", "likelihood", "load", "look", "parts", "prepared", "recipe",
+    "sample", "tour", "train", "walking",
 ]  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import pytest
@@ -17,12 +16,7 @@ def test_the_command_writes_the_file_and_prints_its_path(tmp_path):
     done = steerable("tour", "--seed", 4, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "tour.html\n" and "100%" in done.stderr
-    first = (tmp_path / "tour.html").read_text(encoding="utf-8")
-    assert first.startswith("<!doctype html>")
-    again = tmp_path / "deep" / "er" / "again.html"
-    done = steerable("tour", "--out", again, "--seed", 4, "--json")
-    assert json.loads(done.stdout)["out"] == str(again)
-    assert again.read_text(encoding="utf-8") == first, "one seed, two pages"
+    assert (tmp_path / "tour.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 @pytest.mark.parametrize("library", ["matplotlib", "jinja2"])

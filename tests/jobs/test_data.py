@@ -15,7 +15,7 @@ from steerable.core.types import Dataset, Spec, Splits
 from steerable.datasets.digits import digits
 from steerable.datasets.scenes import scenes
 from steerable.datasets.shapes import shapes
-from steerable.jobs.data import compare, data_report
+from steerable.jobs.data import compare, data_report, known_to
 
 from .tiny import TINY
 
@@ -126,3 +126,14 @@ def test_pictures_without_labels_train_unconditionally(tmp_path):
     list(steerable.train(recipe, tmp_path / "run"))
     made = steerable.sample(steerable.load(tmp_path / "run"), n=2, steps=2)
     assert made.x.shape == (2, 1, 8, 8)
+
+
+def test_a_model_knows_nothing_of_conditions_that_it_does_not_read():
+    splits = shapes(count=100, attributes=True)
+    assert sorted(splits.train.cond) == ["attributes", "label"]
+    kept = known_to(splits, {"attributes"})
+    for part in (kept.train, kept.held_out):
+        assert list(part.cond) == ["attributes"] and not part.spec.labels
+        assert part.spec.vectors == splits.train.spec.vectors
+    assert torch.equal(kept.train.x, splits.train.x)
+    assert kept.report == splits.report

@@ -33,7 +33,9 @@ from steerable.jobs.levels import (
     summary,
 )
 from steerable.jobs.model import Model
+from steerable.jobs.pictures import bytes_of
 from steerable.jobs.prepare import prepare
+from steerable.jobs.sample import moments, steered
 from steerable.jobs.wish import Wish
 from steerable.oracles.points import Points
 from steerable.recipes.part import build
@@ -89,6 +91,9 @@ def test_similarity_is_the_cosine_by_hand(scenes):
     best = found["pairs"][0]
     i, j = (found["names"].index(best[key]) for key in "ab")
     assert found["cosine"][i][j] == best["cosine"]
+    null = dict(zip(found["cosine"][-1], found["names"], strict=True))
+    highest = max(found["cosine"][-1][:-1])
+    assert found["null_nearest"] == {"name": null[highest], "cosine": highest}
 
 
 def test_twins_are_beyond_chance_and_a_zero_null_has_no_direction():
@@ -100,6 +105,7 @@ def test_twins_are_beyond_chance_and_a_zero_null_has_no_direction():
     found = similarity(model.denoiser, model.spec)["label"]
     assert found["pairs"][0] == {"a": "1", "b": "7", "cosine": 1.0, "beyond_chance": True}
     assert found["cosine"][-1] == [None] * 11 and found["lengths"][-1] == 0
+    assert found["null_nearest"] is None
 
 
 def test_random_tables_pass_the_bound_as_often_as_it_says():
@@ -147,6 +153,18 @@ def test_cross_attention_is_the_softmax_of_queries_and_keys(scenes):
     assert all(min(abs(t - s) for s in steps) < 1e-9 for t in found.times)
     assert found.times[0] == steps[0] and found.times[-1] == steps[-2]
     assert not any(m.eager for n, m in model.denoiser.named_modules() if n.endswith("weighing"))
+
+
+def test_the_questions_are_those_of_the_trajectory(scenes):
+    """Without guidance the network's answers are the x0-hat of the steps, bit by bit."""
+    model, _ = scenes
+    wish, recipe = Wish({"prompt": ("green",)}, 5), steered(model.recipe, guidance=1.0)
+    found = attended(model, recipe, wish)
+    path = [moment for moment, _ in moments(model.denoiser, recipe, model.spec, [wish])]
+    chosen = [0, 2, 3, 5]  # of six steps
+    want = torch.stack([bytes_of(path[i].x0[0]) for i in chosen])
+    assert int((found.estimates.int() - want.int()).abs().max()) <= 1
+    assert torch.equal(found.picture, bytes_of(path[-1].x[0]))
 
 
 def test_words_among_the_positions_share_the_attention_with_them():
@@ -308,7 +326,7 @@ def test_no_net_beats_the_optimum_on_its_training_items(run):
 
 
 def test_the_two_figures_read_the_losses():
-    process = Process(Flow(), Target("flow", 0.5))
+    process = Process(Flow(), Target("x0", 0.5))
     levels = levels_of(process, 6)
     g = torch.Generator().manual_seed(0)
     least = torch.tensor([0, 0, 0.1, 0.9, 1, 1], dtype=F64)[:, None].expand(6, 50)
@@ -316,6 +334,10 @@ def test_the_two_figures_read_the_losses():
     alike = summary(process, Losses(levels, 1.5 * least, 1.5 * least, least, 50))
     assert abs(alike["underfit"]["value"] - 0.5) < 1e-9 and alike["memorised"]["value"] == 0
     assert alike["underfit"]["error"] < 1e-9, "the error is of the ratio, not of the items"
+    # A gap where items are told apart is no under-fit.
+    left = (least.mean(1, keepdim=True) < 0.5).to(F64)
+    apart = summary(process, Losses(levels, least + left, least + left, least, 50))
+    assert apart["underfit"]["value"] == 0 and apart["underfit"]["from"] == float(levels[3])
     half = summary(process, Losses(levels, least + 0.1, least + 0.2, least, 50))
     assert abs(half["memorised"]["value"] - 0.5) < 1e-9
     assert abs(sum(half["law"]) - 1) < 1e-12

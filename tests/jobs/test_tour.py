@@ -6,12 +6,14 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 import torch
 
-from steerable.jobs import tour_fault, tour_line, tour_plane
+from steerable.core.schedule import Flow
+from steerable.jobs import tour_fault, tour_line, tour_plane, tour_plots
 from steerable.jobs.tour import tour
 from steerable.recipes.part import kinds
 
@@ -45,13 +47,12 @@ def test_samples_are_as_near_to_the_law_as_exact_draws(made):
 
 def test_the_distance_sees_a_wrong_law():
     """The floor is small enough to tell equal weights from the true ones, and a shifted mode."""
-    world = tour_line.line_world(3, None)
-    found = tour_line.reverse(tour_line.forward(3).world, "heun", 40, seed=3)
+    world = tour_line.line_world(3, Flow())
+    found = tour_line.reverse(world, "heun", 40, seed=3)
     g = torch.Generator().manual_seed(5)
-    real, even = world.draw(4000, g), type(world)(
-        None, torch.full_like(world.weights, 1 / len(world.weights)), world.means, world.stds
-    ).draw(4000, g)  # fmt: skip
-    assert tour_line.sliced_w2(even, real) > 3 * found.floor
+    even = replace(world, weights=torch.full_like(world.weights, 1 / len(world.weights)))
+    real = world.draw(4000, g)
+    assert tour_line.sliced_w2(even.draw(4000, g), real) > 3 * found.floor
     assert tour_line.sliced_w2(real + 0.2, real) == pytest.approx(0.2, abs=1e-9)
 
 
@@ -83,7 +84,8 @@ def test_the_slope_is_a_slope():
 
 def test_the_learned_score_is_near_and_an_untrained_one_is_not(made):
     errors = made.figures["score_error"]
-    assert len(errors) == 3 and max(errors.values()) < 0.15
+    assert len(errors) == 3 and made.figures["score_error_pooled"] < 0.1
+    assert max(errors.values()) < 0.2 and errors["1.8"] < errors["0.3"]
     _, untrained = next(tour_plane.training(3))
     assert tour_plane.field(untrained, 0.3, seed=3).error > 0.3
 
@@ -99,10 +101,9 @@ def test_guidance_samples_the_tilted_law_at_weights_zero_and_one_only(made):
 
 def test_the_tilted_law_is_the_product_of_its_factors():
     """p(x) p(y|x)^w by Bayes, computed bin by bin from samples of p(x): importance weights."""
-    world = tour_line.class_world(None)
-    x = world.draw(200_000, torch.Generator().manual_seed(0)).to(F64)
+    world = tour_line.class_world(Flow())
+    x = world.draw(200_000, torch.Generator().manual_seed(0))
     t = torch.zeros((), dtype=F64)
-    world = tour_line.class_world(tour_line.flow(1.0).schedule)
     share = torch.softmax(world.log_joint(x, t, {}), 1)[:, world.labels == 0].sum(1)
     bins = ((x[:, 0] + tour_line.REACH) / (2 * tour_line.REACH) * tour_line.BINS).long()
     bins = bins.clamp(0, tour_line.BINS - 1)
@@ -162,6 +163,11 @@ def test_the_page_needs_nothing_but_itself(text):
     assert "http:" not in text and "https:" not in text and "@import" not in text
     assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(ids)
     assert not re.findall(r"url\((?!#)", text)
+
+
+def test_a_plot_is_the_same_twice():
+    found = [tour_plane.Order("made up", 1, (10, 20), [0.2, 0.1])]
+    assert tour_plots.order_lines(found) == tour_plots.order_lines(found)
 
 
 def test_the_page_can_be_read_aloud(text):

@@ -32,6 +32,7 @@ COMMANDS = {
     "interpolate": "Go from one picture to another through their noise.",
     "likelihood": "Measure bits per dimension of held-out pictures.",
     "look": "Look inside a model: tables, attention maps, schedule, loss by noise level.",
+    "average": "Write the model of another averaging width from the snapshots of a run.",
     "grid": "Fit the time grid to a model, for good pictures in few steps.",
     "data": "Look at data before training on it.",
     "info": "Show what a model file knows of itself.",

@@ -109,9 +109,8 @@ def sample(
     )
     say_alias(sampler)
     wanted = wishes(model.spec, label or [], n, seed, parsed(cond or []))
-    start = time.monotonic()
+    where, start = out or _free(Path(run) if Path(run).is_dir() else Path()), time.monotonic()
     made, frames = _sampled(model, recipe, wanted, film=film)
-    where = out or _free(Path(run) if Path(run).is_dir() else Path())
     job.write(made, model, where, frames)
     _tell(made, where, time.monotonic() - start, as_json=json)
     return 0

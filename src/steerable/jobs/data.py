@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from steerable.recipes.part import Part, build, kinds
 from .model import Model
 from .run import Run
 
-__all__ = ["compare", "data_part", "data_report", "part_again", "splits_for"]
+__all__ = ["compare", "data_part", "data_report", "known_to", "part_again", "splits_for"]
 
 
 def data_part(kind_or_path: str) -> Part:
@@ -50,6 +52,20 @@ def splits_for(model: Model, data: str | None) -> Splits:
         got = "a model file away from its run, which does not say where its pictures are"
         raise UserError("E-EVAL", where=model.path.name, got=got, do=do)
     return build("data", part_again(own, data) if data else own)
+
+
+def known_to(splits: Splits, names: Set[str]) -> Splits:
+    """The data without the conditions that a model does not read, in its items and its spec."""
+
+    def without(data: Dataset) -> Dataset:
+        kept = {
+            kind: {k: v for k, v in getattr(data.spec, kind).items() if k in names}
+            for kind in ("labels", "vectors", "tokens")
+        }
+        cond = {name: value for name, value in data.cond.items() if name in names}
+        return replace(data, spec=replace(data.spec, **kept), cond=cond)
+
+    return replace(splits, train=without(splits.train), held_out=without(splits.held_out))
 
 
 def _fingerprint(data: Dataset) -> str:

@@ -83,11 +83,14 @@ def _compared(rows: Tensor, names: list[str]) -> dict[str, Any]:
     quantile = -torch.special.ndtri(torch.tensor(tail, dtype=torch.float64))
     bound = min(1.0, float(quantile) / math.sqrt(rows.shape[1]))
     best = sorted((p for p in pairs if not math.isnan(p[0])), reverse=True)[:PAIRS]
+    row = cosine[-1, :-1].nan_to_num(-2.0)
+    near = {"name": names[int(row.argmax())], "cosine": float(row.max())}
     return {
         "width": rows.shape[1],
         "lengths": lengths.tolist(),
         "cosine": [[None if math.isnan(v) else v for v in row] for row in cosine.tolist()],
         "bound": bound,
+        "null_nearest": None if near["cosine"] < -1 else near,
         "pairs": [
             {"a": names[i], "b": names[j], "cosine": value, "beyond_chance": value > bound}
             for value, i, j in best

@@ -176,8 +176,8 @@ def _maps(found: Attended, layer: Layer, *, words: bool) -> str:
         every[r][0].set_ylabel(f"t = {found.times[r]:.2f}", fontsize=8)
         for c in range(columns):
             axes, top = every[r][c + 1], float(values[r].max())
-            axes.imshow(_grey(found.picture).numpy(), cmap="gray", vmin=0, vmax=1)
-            way = {"cmap": "magma", "alpha": 0.6, "interpolation": "bilinear", "extent": frame}
+            axes.imshow(_grey(found.picture).numpy(), cmap="gray", vmin=0, vmax=2)  # dimmed
+            way = {"cmap": "magma", "alpha": 0.7, "interpolation": "bilinear", "extent": frame}
             axes.imshow(values[r, c].numpy(), vmin=0, vmax=top or 1.0, **way)
             if words:
                 axes.set_xlabel(f"{float(values[r, c].mean()):.2f}", fontsize=7, labelpad=1)

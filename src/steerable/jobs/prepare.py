@@ -15,7 +15,7 @@ from steerable.recipes.part import build
 from steerable.recipes.recipe import Budget, Recipe, denoiser
 
 from .augment import check_augmentation
-from .data import compare, data_report
+from .data import compare, data_report, known_to
 from .plan import Plan, compile_pays, first_plan, forward_flops, measure
 from .run import Run
 
@@ -80,6 +80,7 @@ def prepare(recipe: Recipe, run: str | Path, *, splits: Splits | None = None) ->
         compare(Run(Path(run)).data_report(), report, str(run))
     else:  # a run that was begun goes on as it was
         check_augmentation(recipe.training, splits.train.spec)
+    splits = known_to(splits, set(recipe.conditions))
     torch.manual_seed(recipe.training.seed)  # the initial weights
     net = denoiser(recipe, splits.train.spec)
     batch_size = recipe.training.batch

@@ -15,7 +15,7 @@ from steerable.core.errors import UserError
 from . import durable, tour_plots
 from .tour_fault import broken
 from .tour_line import Forward, forward, reverse, tilts
-from .tour_plane import RATIOS, Field, grids, orders, training, walks
+from .tour_plane import RATIOS, Field, grids, orders, pooled, training, walks
 from .tour_plane import field as score_field
 
 __all__ = ["Stage", "tour", "touring"]
@@ -58,7 +58,7 @@ def touring(out: str | Path, *, seed: int = 0) -> Iterator[Stage]:
         if share == 1.0:
             learned = [score_field(denoiser, ratio, seed=seed) for ratio in RATIOS]
         yield Stage(0.2 + 0.4 * share, "training a small network")
-    shown["fields"] = learned
+    shown["fields"], shown["pooled"] = learned, pooled(learned)
     yield Stage(0.6, "every sampler")
     shown["walks"], shown["missing"] = walks(seed)
     shown["orders"] = orders(seed)
@@ -126,6 +126,7 @@ def _figures(shown: dict[str, Any]) -> dict[str, Any]:
         "seed": shown["seed"],
         "reverse": {w.kind: {"w2": w.w2, "floor": w.floor} for w in shown["reverse"]},
         "score_error": {f"{f.ratio:g}": f.error for f in shown["fields"]},
+        "score_error_pooled": shown["pooled"],
         "samplers": [w.kind for w in shown["walks"]],
         "left_out": shown["missing"],
         "orders": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from .tour_line import asked, begun, walk
 
 __all__ = [
     "RATIOS", "STEPS", "Field", "Grid", "Order", "Walk", "field", "grids", "orders",
-    "plane_world", "training", "walks",
+    "plane_world", "pooled", "training", "walks",
 ]  # fmt: skip
 
 F64 = torch.float64
@@ -79,6 +79,7 @@ class Field:
         exact: The exact score there.
         learned: That of the network.
         error: Root of E|learned - exact|^2 / E|exact|^2, under p_t.
+        size: sigma^2 E|exact|^2, what the level weighs beside others.
     """
 
     ratio: float
@@ -86,6 +87,7 @@ class Field:
     exact: Tensor
     learned: Tensor
     error: float
+    size: float
 
 
 @torch.no_grad()
@@ -105,7 +107,14 @@ def field(denoiser: Denoiser, ratio: float, *, seed: int) -> Field:
     x = torch.cartesian_prod(line, line)
     log = world.log_joint(x, t, {}).logsumexp(1)
     x = x[log > log.max() - 5.0]
-    return Field(ratio, x, *scores(x), error)
+    size = float((process.schedule(t)[1] * exact).square().sum(1).mean())
+    return Field(ratio, x, *scores(x), error, size)
+
+
+def pooled(fields: Sequence[Field]) -> float:
+    """The relative error over all levels, weighted with sigma^2 as the loss weighs them."""
+    total = sum(f.size for f in fields)
+    return math.sqrt(sum(f.size * f.error**2 for f in fields) / total)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ def _svg(name: str, alt: str, size: tuple[float, float], draw: Callable[[Figure]
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    buffer, nothing = io.BytesIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    buffer = io.BytesIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)

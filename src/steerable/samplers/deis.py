@@ -24,7 +24,8 @@ class Deis(Sampler):
     The variable t is the time at which the VP process of linear beta has the noise ratio at hand,
     (sigma / alpha)^2 = exp(0.1 t + 9.95 t^2) - 1, whatever the schedule of the model: so the
     steps do not depend on it. Four answers give a cubic; the first steps have fewer.
-    On mixtures, 6 to 10 calls, no other sampler of the room was as good on every grid.
+    In 6 to 10 calls on mixtures its error is the smallest of the room on the grid `karras`, and
+    within 10 % of the smallest (`ipndm`) on `log_snr`, 20 % in 6 calls.
     Source: Zhang and Chen, arXiv 2204.13902, eq. 15, order 3 of its count.
     """
 

@@ -29,8 +29,9 @@ class Unipc(Sampler):
     Source: Zhao et al., arXiv 2302.04867, algorithms 5 to 8.
 
     Args:
-        solver_order: p, the estimates that the predictor uses. 3 has the smaller error from 15
-            calls on, 2 below, on mixtures; 2 is steadier under guidance.
+        solver_order: p, the estimates that the predictor uses. On mixtures over the grid
+            `log_snr`, 3 has the smaller error from 20 calls on, 2 mostly below; 2 is steadier
+            under guidance.
     """
 
     solver_order: Literal[2, 3] = 3
