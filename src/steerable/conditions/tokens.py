@@ -38,7 +38,7 @@ class Tokens(Condition):
         words: int,
         *,
         dropout: Annotated[float, Range(0, 1)] = 0.1,
-        length: Annotated[int, Range(1, 512)] = 16,
+        length: Annotated[int, Range(1, 512)] = 64,
     ) -> None:
         super().__init__((1, width), dropout=dropout)
         self.table = nn.Embedding(words, width)
