@@ -143,6 +143,36 @@ def varied(x):
     return x.double().std(0).mean()
 
 
+def repeated_denoising(splits, judge):
+    """A network without time that undoes one small noise, applied ten times to pure noise."""
+    torch.manual_seed(0)
+    x = splits.train.x.flatten(1).float() / 255
+    label = torch.nn.functional.one_hot(splits.train.cond["label"], 10).float()
+    net = torch.nn.Sequential(
+        torch.nn.Linear(x.shape[1] + 10, 256), torch.nn.ReLU(), torch.nn.Linear(256, x.shape[1])
+    )
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
+    for _ in range(60):
+        for rows_ in torch.randperm(len(x)).split(64):
+            noisy = x[rows_] + 0.1 * torch.randn_like(x[rows_])
+            loss = (net(torch.cat([noisy, label[rows_]], 1)) - x[rows_]).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    wanted = torch.arange(500) % 10
+    asked = torch.nn.functional.one_hot(wanted, 10).float()
+    made = torch.randn(500, x.shape[1])
+    with torch.no_grad():
+        for _ in range(10):
+            made = net(torch.cat([made, asked], 1))
+    pictures = (made.clamp(0, 1) * 255).to(torch.uint8).reshape(500, 1, 8, 8)
+    right = (judge.look(pictures)[1] == wanted).double().mean()
+    spread_ = sum(varied(pictures[wanted == k]) for k in range(10)) / 10
+    real = splits.held_out
+    usual = sum(varied(real.x[real.cond["label"] == k]) for k in range(10)) / 10
+    return {"accuracy": float(right), "within_class_std_ratio": float(spread_ / usual)}
+
+
 def mlp(root, budget):
     """S11 on 8x8 digits, from noise alone."""
     model, splits = trained("digits", root / "s11", preset="mlp-diffusion", budget=budget)
@@ -159,6 +189,7 @@ def mlp(root, budget):
     found["accuracy_against_another_digit"] = float(
         (predicted == (wanted + 2) % 10).double().mean()
     )
+    found["control: one noise level, repeated"] = repeated_denoising(splits, judge)
     nothing = drawn(model, [Wish({}, SEED + i) for i in range(500)])
     shares = torch.bincount(judge.look(nothing)[1], minlength=10) / 500
     found["unconditional_entropy"] = float(-(shares * shares.clamp(min=1e-9).log()).sum())

@@ -28,6 +28,7 @@ N = 4000
 PROCESSES = {
     "ddpm linear": lambda d, **o: ddpm(d, **o),
     "ddpm cosine": lambda d, **o: ddpm(d, schedule="cosine", **o),
+    "ddpm sigmoid": lambda d, **o: ddpm(d, schedule="sigmoid", **o),
     "score ve_power": lambda d, **o: score(d, **o),
     "score ve": lambda d, **o: score(d, sde="ve", sigma_max=50.0, **o),
     "score vp": lambda d, **o: score(d, sde="vp", **o),

@@ -126,7 +126,8 @@ def _tell(made: Sample, where: Path, seconds: float, *, as_json: bool) -> None:
         "sampler": recipe.sampler.flat(),
         "guidance": [part.flat() for part in recipe.guidance],
     }
-    result(plain, as_json=as_json, lines=[f"{n} pictures in {where}", str(where / "grid.png")])
+    done = f"{n} pictures in {where}, {made.calls} calls of the network each"
+    result(plain, as_json=as_json, lines=[done, str(where / "grid.png")])
 
 
 def _sampled(
