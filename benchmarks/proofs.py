@@ -34,9 +34,11 @@ from steerable.recipes.part import build
 SEED = 5_000_000
 
 
-def trained(data, run, *, preset, budget, settings=(), change=None):
+def trained(data, run, *, preset, budget, size="auto", settings=(), change=None):
     """(model, splits) of a run, trained now if it is not; `change` alters the splits first."""
-    recipe = steerable.recipe(data, preset=preset, budget=budget, settings=list(settings))
+    recipe = steerable.recipe(
+        data, preset=preset, budget=budget, size=size, settings=list(settings)
+    )
     splits = build("data", recipe.data)
     splits = change(splits) if change else splits
     if not (run / "done").exists():
@@ -122,7 +124,7 @@ def spread(x, wanted, real, count):
 
 def class_conditional(root, budget):
     """S1 on drawn shapes: obeys, varies, copies nothing; untrained and shuffled runs do not."""
-    options = {"preset": "class-ddpm", "budget": budget}
+    options = {"preset": "class-ddpm", "budget": budget, "size": "xs"}
     shapes = ["data.size=16"]
     model, splits = trained("shapes", root / "s1", settings=shapes, **options)
     judge = judge_for(splits)
@@ -132,8 +134,8 @@ def class_conditional(root, budget):
         found[f"guidance {weight}"] = part
     mixed, _ = trained("shapes", root / "s1-shuffled", settings=shapes, change=shuffled, **options)
     found["labels shuffled"] = classes(mixed, splits, judge, 500, root / "s1-shuffled.png")
-    raw, _ = trained("shapes", root / "s1-raw", settings=shapes, preset="class-ddpm",
-                     budget="1 iterations")  # fmt: skip
+    options["budget"] = "1 iterations"
+    raw, _ = trained("shapes", root / "s1-raw", settings=shapes, **options)
     found["untrained"] = classes(raw, splits, judge, 500, root / "s1-untrained.png")
     return found
 
@@ -317,6 +319,7 @@ def unconditional(root, budget):
         root / "s20",
         preset="unconditional-ddpm",
         budget=budget,
+        size="xs",
         settings=["data.size=16"],
     )
     judge, n = judge_for(splits), 500

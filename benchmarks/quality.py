@@ -6,7 +6,6 @@ import argparse
 import json
 
 import steerable
-from steerable import api
 from steerable.jobs.evaluate import evaluate
 from steerable.jobs.sample import steered
 from steerable.recipes.part import build
@@ -24,7 +23,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=2000)
     options = parser.parse_args()
     model = steerable.load(options.run)
-    splits = build("data", api.model_data(model))
+    splits = build("data", model.recipe.data)
     for sampler in options.sampler:
         for grid in options.grid:
             for steps in options.steps:

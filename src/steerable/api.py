@@ -25,7 +25,7 @@ from steerable.jobs.tour import tour
 from steerable.jobs.train import Iteration
 from steerable.jobs.train import train as _train
 from steerable.jobs.wish import wishes
-from steerable.recipes.part import ROOMS, Part, build, describe, kinds
+from steerable.recipes.part import ROOMS, Part, build, describe, find, kinds
 from steerable.recipes.presets import find_preset
 from steerable.recipes.recipe import Recipe, checked, from_yaml
 from steerable.recipes.sizing import cost, size_of
@@ -126,17 +126,28 @@ def prepared(
         base = base.model_copy(update={"data": part_again(base.data, data)})
     made = base.with_set([*changes, *settings])
     splits = _splits(made.data)
-    _asked_again(made, splits.train.spec, preset, size, str(run))
+    _asked_again(made, splits.train.spec, preset, size, settings, str(run))
     return prepare(made, run, splits=splits)
 
 
-def _asked_again(made: Recipe, spec: Spec, preset: str | None, size: str | None, run: str) -> None:
+def _asked_again(
+    made: Recipe,
+    spec: Spec,
+    preset: str | None,
+    size: str | None,
+    settings: Sequence[str],
+    run: str,
+) -> None:
     """Check a preset or size that is typed again for a run that has them already."""
     wanted = {"preset": (made.preset, preset or made.preset)}
     if size is not None and size != "auto":
-        fresh = find_preset(made.preset)(spec, data=made.data, budget="10m", size=size)
-        now, new = made.backbone.options["channels"], fresh.backbone.options["channels"]
-        wanted["channels"] = (str(list(now)), str(list(new)))
+        own = [s for s in settings if not s.strip().startswith("data.")]
+        fresh = _recipe(made.data, spec, made.preset, "10m", size, own).backbone
+        wanted["backbone"] = (made.backbone.kind, fresh.kind)
+        sized = find("backbone", fresh.kind).sized(spec.shape, size_of(size))
+        for name in sized if made.backbone.kind == fresh.kind else ():
+            now, new = made.backbone.options[name], fresh.options[name]
+            wanted[name] = (repr(now), repr(new))
     for name, (now, new) in wanted.items():
         if now != new:
             do = "choose another --run folder, or repeat the first command"

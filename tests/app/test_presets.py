@@ -21,6 +21,9 @@ def test_a_preset_trains_and_samples_from_the_command_line(preset, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["iterations"] == 12
     assert preset == "flow" or "scaled   iterations" in done.stderr
+    again = steerable(*words[:-1], "15 iterations", "--size", "xs", "--dry-run")
+    assert again.returncode == 0 and "resumes" in again.stderr
+    assert "E-CONFIG-DIFF" in steerable(*words, "--size", "s", "--dry-run").stderr
     made = steerable("sample", run, "-n", 1, "--steps", 3, "--json")
     assert made.returncode == 0, made.stderr
     found = json.loads(made.stdout)

@@ -423,3 +423,10 @@ def test_broken_weights_are_said():
     with pytest.raises(UserError) as caught:
         measured(model.denoiser, splits.train, splits.held_out, items=4, count=2)
     assert caught.value.code == "E-NUM"
+
+
+def test_data_with_labels_that_the_model_does_not_read_is_taken(tmp_path):
+    job = prepare(tiny(4, "conditions={}", "guidance=[]"), tmp_path / "run")
+    finish(job)
+    numbers = everything(look(steerable.load(tmp_path / "run"), items=4)).numbers
+    assert numbers["loss"]["n"] == 4 and numbers["similarity"] == {}

@@ -13,6 +13,7 @@ from steerable.core.condition import absent
 from steerable.core.denoise import Backbone, Denoiser
 from steerable.core.noise import Noise
 from steerable.core.types import Batch, Estimate
+from steerable.guidance.cfg import Cfg
 from steerable.jobs.feed import Order, drawn
 from steerable.jobs.objective import losses, objective
 from steerable.jobs.prepare import prepare
@@ -28,6 +29,7 @@ from steerable.recipes.store import open_model
 from .tiny import finish, tiny
 
 ITEMS = torch.arange(64)
+LABEL = {"label": torch.tensor([0, 1, 2, -1])}  # the last item has none
 
 
 def test_twenty_iterations_are_those_of_a_flat_loop(tmp_path):
@@ -144,12 +146,31 @@ def test_each_way_of_asking_has_a_memory_of_its_own():
         return Estimate(torch.full_like(x_t, offset + len(seen)), x_t, t, t)
 
     ask, t = remembering(denoise, ["mine"]), torch.tensor(0.5)
-    small, large = torch.zeros(2, 1), torch.zeros(4, 1)
-    label = {"label": torch.zeros(2)}
-    for x, cond in ((small, label), (small, {}), (small, label), (small, {}), (large, {})):
+    x, label = torch.zeros(2, 1), {"label": torch.zeros(2)}
+    for cond in (label, {}, label, {}):
         ask(x, t, cond)
-    assert seen == [None, None, 11.0, 2.0, None]
+    assert seen == [None, None, 11.0, 2.0]
     assert remembering(denoise, []) is denoise
+
+
+def test_what_an_item_is_told_does_not_depend_on_the_size_of_its_batch():
+    """Guidance asks small batches at once and large ones apart, here from t = 0.7 down to 0.3."""
+
+    def denoise(x_t, t, cond):
+        told = cond.get("mine", torch.full_like(x_t, torch.nan)).nan_to_num(nan=0.25)
+        label = cond.get("label", torch.full((len(x_t),), -1))[:, None]
+        return Estimate(0.5 * x_t + told.sin() + label * t.to(x_t), x_t, t, t)
+
+    def walked(together, label=LABEL):
+        ask = remembering(denoise, ["mine"])
+        ask = Cfg(weight=3.0, start=0.7, stop=0.3, together=together)(ask)
+        x = torch.linspace(-1, 1, 4, dtype=torch.float64)[:, None]
+        for t in torch.linspace(1, 0.1, 10, dtype=torch.float64):
+            x = ask(x, t, label).x0
+        return x
+
+    torch.testing.assert_close(walked(4), walked(3), rtol=0, atol=0)
+    torch.testing.assert_close(walked(4)[3:], walked(4, {})[3:], rtol=0, atol=1e-12)
 
 
 def test_a_self_conditioned_run_trains_resumes_and_samples(tmp_path):

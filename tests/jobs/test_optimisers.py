@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from steerable.conditions.tokens import Tokens
 from steerable.core.types import Batch
 from steerable.jobs import checkpoint
 from steerable.jobs.optimisers import Optimiser, as_matrix, newton_schulz_share, paying
@@ -156,6 +157,13 @@ def _mutant(monkeypatch, module, old, new):
         space,
     )
     monkeypatch.setattr(module, owner, space[owner])
+
+
+def test_what_a_condition_owns_is_not_decayed():
+    from steerable.jobs import optimisers
+
+    decayed, rest = optimisers._groups(Tokens(8, 3), 0.1)
+    assert decayed["params"] == [] and len(rest["params"]) == 3
 
 
 def test_mutant_weight_decay_on_norms_is_seen(tmp_path, monkeypatch):

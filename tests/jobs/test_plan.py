@@ -9,7 +9,7 @@ import math
 import pytest
 
 from steerable.core.errors import UserError
-from steerable.jobs.plan import Plan, closing_share, first_plan
+from steerable.jobs.plan import Plan, closing_share, first_plan, reopened
 from steerable.jobs.prepare import prepare
 from steerable.recipes.training import Training
 
@@ -117,3 +117,15 @@ def test_unknown_settings_are_refused():
     for bad in ("training.schedule=cosin", "training.floor=1.5", "training.decay=0"):
         with pytest.raises(UserError, match=bad.split("=")[0]):
             tiny(4, bad)
+
+
+def test_more_time_on_a_slower_machine_still_trains():
+    """10 of 20 minutes are used; what is left is counted by the speed of now, 1 a second."""
+    done = first_plan(Training(budget="10m", schedule="cosine"), rate=10.0)
+    now = first_plan(Training(budget="20m", schedule="cosine"), rate=1.0)
+    assert (done.total, now.total) == (6000, 1200)
+    more = reopened(done, now, iteration=6000, used=0.5)
+    assert (more.total, more.warmup) == (6600, done.warmup)
+    assert reopened(done, now, iteration=6000, used=1.2).total == 6001
+    counted = first_plan(Training(budget="9000 iterations", schedule="cosine"), rate=1.0)
+    assert reopened(done, counted, iteration=6000, used=0.0).total == 9000

@@ -19,6 +19,7 @@ from steerable.jobs.pictures import bytes_of, labelled_grid, png
 from steerable.jobs.prepare import prepare
 from steerable.jobs.wish import asked, wishes
 from steerable.recipes import store
+from steerable.recipes.recipe import checked
 
 from .tiny import finish, tiny
 
@@ -47,6 +48,19 @@ def test_a_picture_does_not_depend_on_its_batch(model):
     whole = job.drawn(model.denoiser, model.recipe, model.spec, wanted)
     parts = [job.drawn(model.denoiser, model.recipe, model.spec, [w]) for w in wanted]
     assert (whole - torch.cat(parts)).abs().max() < 1e-5
+
+
+def test_a_weight_finds_the_guidance_that_has_one(model):
+    tree = model.recipe.plain()
+    clipped = checked({**tree, "guidance": [{"kind": "threshold"}]})
+    assert job.steered(clipped).guidance == clipped.guidance
+    kinds = [(p.kind, p.options.get("weight")) for p in job.steered(clipped, guidance=3).guidance]
+    assert kinds == [("cfg", 3.0), ("threshold", None)]
+    inner = {"estimate": {"kind": "estimate"}, "augmentation": {"kind": "augmentation"}}
+    unled = checked({**tree, "conditions": inner, "guidance": [{"kind": "threshold"}]})
+    assert job.steered(unled, guidance=1.0).guidance == unled.guidance
+    with pytest.raises(UserError, match="without a condition"):
+        job.steered(unled, guidance=3.0)
 
 
 def test_labels_match_in_any_case_and_unknown_ones_name_the_nearest(model):

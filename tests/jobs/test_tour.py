@@ -20,6 +20,9 @@ from steerable.recipes.part import kinds
 F64 = torch.float64
 
 
+pytestmark = pytest.mark.slow  # the page is made once, which takes half a minute
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     return tour(tmp_path_factory.mktemp("tour") / "new" / "tour.html", seed=3)

@@ -69,12 +69,12 @@ FIRST = (
     "euler",
     "heun",
     "dpmpp_2m",
-)  # the others meet two processes by default
+)  # the others meet one process by default
 PAIRS = [
     pytest.param(
         name,
         kind,
-        marks=[] if kind in FIRST or name in ("ddpm cosine", "flow") else pytest.mark.slow,
+        marks=[] if kind in FIRST or (name == "flow" and kind != "ode") else pytest.mark.slow,
     )
     for name in PROCESSES
     for kind in SAMPLERS

@@ -96,6 +96,7 @@ def test_probes_average_to_the_exact_trace():
     assert float((((mean - exact) / error) ** 2).mean()) < 2.5
 
 
+@pytest.mark.slow
 def test_the_probes_of_an_item_do_not_depend_on_its_batch():
     world, _, x = gaussian(VP(), 4)
     how = density.Integral("hutchinson", probes=2, tolerance=1e-6)
@@ -192,6 +193,7 @@ def test_mutant_of_the_integral_is_noticed(name):
         check_gaussian(altered(module, *edit), "vp", 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "edit",
     [

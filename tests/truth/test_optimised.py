@@ -110,6 +110,7 @@ def test_costs_are_those_of_single_steps():
     assert abs(float(end[-1])) < 1e-12, "the reference ends with the same step"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [VP(), Flow(), Edm()], ids=lambda s: type(s).__name__)
 def test_few_steps_of_first_order_end_nearer(schedule):
     """Data of std 0.2 and 0.8: a fixed grid suits one of them at best, a fitted one both."""

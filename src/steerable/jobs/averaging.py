@@ -184,6 +184,9 @@ def recombined(run: Path, width: float) -> tuple[dict[str, Tensor], dict[str, An
     low, high = WIDTHS
     if not low <= width <= high:
         raise UserError("E-LIMIT", where="width", got=f"{width:g}", takes=f"{low} to {high}")
+    if not run.is_dir():
+        got = "is no folder" if run.exists() else "does not exist"
+        raise UserError("E-CONFIG", where=str(run), got=got, takes="a run folder")
     files = _files(run)
     if not files:
         got, do = "no snapshots", "train a run with --set training.ema_kind=power"

@@ -16,6 +16,7 @@ from steerable.metrics.accuracy import Accuracy
 from steerable.metrics.frechet import Frechet, floor
 from steerable.recipes.recipe import Recipe
 
+from .data import known_to
 from .judge import Judge, shipped_judge, train_judge
 from .model import Model
 from .sample import Sample, sample
@@ -68,6 +69,7 @@ def evaluate(
             data is not what the model was trained for.
     """
     started = time.monotonic()
+    splits = known_to(splits, set(model.recipe.conditions))
     names = _measurable(model, splits, n, seed)
     real, part = _reference(splits, n, seed)
     yield Looking("judge", 0, 1)
@@ -102,7 +104,7 @@ def _measurable(model: Model, splits: Splits, n: int, seed: int) -> tuple[str, .
     """The class names, if there are any and the data has the same."""
     names, spec = model.labels, splits.train.spec
     if not names:
-        do = "give the training pictures labels: one sub-folder a class"
+        do = "train on pictures with labels, one sub-folder a class, and a preset that reads them"
         raise UserError("E-EVAL", where=model.spec.name, got="a model without labels", do=do)
     if spec.labels != model.spec.labels or spec.shape != model.spec.shape:
         got = f"{spec.shape}, {len(spec.labels.get('label', ()))} classes"

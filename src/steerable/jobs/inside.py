@@ -20,7 +20,7 @@ from steerable.core.types import Dataset, Spec, Splits
 from steerable.recipes.recipe import Recipe, grid
 
 from .attended import Attended, attended, has_attention
-from .data import splits_for
+from .data import known_to, splits_for
 from .levels import level_losses, mirrored, summary, trained_at
 from .model import Model
 from .wish import Wish, wishes
@@ -147,6 +147,7 @@ def _data(model: Model, data: str | Splits | None) -> tuple[Splits | None, str]:
         if data is not None:
             raise
         return None, f"Left out, as the data cannot be read: {error}"
+    splits = known_to(splits, set(model.recipe.conditions))
     spec = splits.train.spec
     for kind in ("labels", "vectors", "tokens"):
         if getattr(spec, kind) != getattr(model.spec, kind) or spec.shape != model.spec.shape:

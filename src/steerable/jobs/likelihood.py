@@ -76,9 +76,10 @@ def _items(model: Model, data: Dataset, n: int, conditional: bool) -> tuple[Data
         raise UserError("E-DATA", where=data.spec.name, got=got, takes=takes)
     names = [name for name in model.recipe.conditions if name in data.cond] if conditional else []
     for name in names:
-        if data.spec.labels.get(name) != model.spec.labels.get(name):
-            got = f"other classes of '{name}' than the model's"
-            raise UserError("E-DATA", where=data.spec.name, got=got, do="--unconditional")
+        for kind in ("labels", "vectors", "tokens"):
+            if getattr(data.spec, kind).get(name) != getattr(model.spec, kind).get(name):
+                got = f"other {kind} of '{name}' than the model's"
+                raise UserError("E-DATA", where=data.spec.name, got=got, do="--no-conditional")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(SEED))
     return data.take(order[:n]), names
 

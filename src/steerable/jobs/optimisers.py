@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steerable.core.condition import Condition
 from steerable.core.denoise import Denoiser
 from steerable.core.types import Batch
 from steerable.nn.embeddings import LevelEmbedding, RandomLevelEmbedding
@@ -114,7 +115,8 @@ def _groups(
     net: nn.Module, weight_decay: float, apart: Iterable[nn.Parameter] = ()
 ) -> list[dict[str, Any]]:
     """Weight decay on matrices and kernels only; not on norms, biases, tables or nulls."""
-    tables = {id(p) for m in net.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    looked_up = [m for m in net.modules() if isinstance(m, (nn.Embedding, Condition))]
+    tables = {id(p) for m in looked_up for p in m.parameters(recurse=False)}
     left = {id(p) for p in apart}
     own = [p for p in net.parameters() if id(p) not in left]
     decayed = [p for p in own if p.ndim >= 2 and id(p) not in tables]

@@ -31,7 +31,7 @@ from steerable.recipes.training import Budget, Training
 from .objective import losses
 from .optimisers import Optimiser
 
-__all__ = ["Plan", "closing_share", "count", "first_plan", "forward_flops", "measure"]
+__all__ = ["Plan", "closing_share", "count", "first_plan", "forward_flops", "measure", "reopened"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,22 @@ def first_plan(training: Training, rate: float, *, items: int = 1) -> Plan:
     if training.schedule == "cooldown":
         return replace(plan, cooldown=total - round(total * training.cooldown))
     return plan
+
+
+def reopened(before: Plan, now: Plan, *, iteration: int, used: float) -> Plan:
+    """The plan of a run that goes on under another budget, past its warm-up.
+
+    Args:
+        before: The plan so far.
+        now: The plan of the new budget from the start.
+        iteration: Iterations done.
+        used: Share of the new budget that is used, where it is a time; else 0.
+    """
+    plan = replace(now, warmup=before.warmup)
+    if not used or plan.total is None:
+        return plan
+    # The speed of now says nothing of the iterations done: only the time left is counted by it.
+    return replace(plan, total=iteration + max(1, round((1.0 - min(1.0, used)) * plan.total)))
 
 
 def forward_flops(denoiser: Denoiser, batch: Batch) -> int:

@@ -18,6 +18,7 @@ from steerable.core.noise import Noise
 from steerable.core.sample import Moment, trajectory
 from steerable.core.types import Denoise, Spec
 from steerable.recipes.aliases import resolve
+from steerable.recipes.conditioning import INNER
 from steerable.recipes.recipe import Recipe, checked, grid, guidances
 
 from . import durable
@@ -73,13 +74,8 @@ def steered(
         takes = "sampler.… and guidance.…: the rest is in the weights"
         raise UserError("E-CONFIG", where=f"--set {idle[0]}", got="no effect here", takes=takes)
     tree = recipe.plain()
-    if (guidance is not None or interval is not None) and recipe.conditions:
-        parts = [dict(p) for p in tree["guidance"]] or [{"kind": "cfg"}]
-        if guidance is not None:
-            parts[0]["weight"] = guidance
-        if interval is not None:
-            parts[0]["stop"], parts[0]["start"] = interval
-        tree["guidance"] = parts
+    if any(part.kind not in INNER for part in recipe.conditions.values()):
+        tree["guidance"] = _guided(tree["guidance"], guidance, interval)
     elif interval is not None or guidance not in (None, 1.0):
         takes = "weight 1: this model was trained without a condition"
         raise UserError("E-CONFIG", where="guidance", got=str(guidance or interval), takes=takes)
@@ -97,6 +93,24 @@ def steered(
         tree["sampler"]["grid"] = {"kind": grid_kind}
     changed = checked(tree)
     return changed.with_set(settings) if settings else changed
+
+
+def _guided(
+    parts: Sequence[dict[str, Any]], guidance: float | None, interval: tuple[float, float] | None
+) -> list[dict[str, Any]]:
+    """The guidances with another weight and interval of the first one that has a weight."""
+    made = [dict(part) for part in parts]
+    if guidance is None and interval is None:
+        return made
+    weighed = [part for part in made if part["kind"] == "cfg" or "weight" in part]
+    if not weighed:
+        made.insert(0, {"kind": "cfg"})
+    first = weighed[0] if weighed else made[0]
+    if guidance is not None:
+        first["weight"] = guidance
+    if interval is not None:
+        first["stop"], first["start"] = interval
+    return made
 
 
 def moments(

@@ -45,8 +45,11 @@ def estimated(net: Denoiser, batch: Batch, t: Tensor, z: Tensor, noise: Noise) -
 def remembering(denoise: Denoise, names: Sequence[str]) -> Denoise:
     """The denoiser that is told its own last answer; make a new one for every trajectory.
 
-    It stands below the guidances, which ask the same question under other conditions and in
-    batches of another size: each such way of asking has a memory of its own.
+    It stands below the guidances, which ask the same question without some of the conditions: each
+    set of conditions has a memory of its own. Or they ask in one longer batch, which begins with
+    the question itself and is as many times longer. When guidance begins, the question without a
+    condition is told what the question itself is. So an item is told the same whichever way its
+    batch is asked.
 
     Args:
         denoise: The network.
@@ -54,14 +57,19 @@ def remembering(denoise: Denoise, names: Sequence[str]) -> Denoise:
     """
     if not names:
         return denoise
-    memory: dict[tuple[frozenset[str], int], Tensor] = {}
+    answers: dict[frozenset[str], Tensor] = {}
+    heard: dict[frozenset[str], Tensor | None] = {}  # what each set was told last
 
     def told(x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
-        key = (frozenset(cond), len(x_t))
-        last = memory.get(key)
-        known = {} if last is None else dict.fromkeys(names, last)
+        key, n = frozenset(cond), len(x_t)
+        wider = max((k for k in heard if k > key), key=len, default=key)
+        last = answers.get(key, heard.get(wider))
+        if last is not None and len(last) < n:
+            last = torch.cat([last] * -(-n // len(last)))
+        heard[key] = None if last is None else last[:n]
+        known = {} if last is None else dict.fromkeys(names, last[:n])
         estimate = denoise(x_t, t, {**cond, **known})
-        memory[key] = estimate.x0
+        answers[key] = estimate.x0 if last is None else torch.cat([estimate.x0, last[n:]])
         return estimate
 
     return told

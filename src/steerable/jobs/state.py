@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from steerable.recipes.training import Budget
 from . import averaging, checkpoint, durable
 from .model import fit, pack_model, versions
 from .optimisers import Optimiser
-from .plan import Plan
+from .plan import Plan, reopened
 from .prepare import Prepared
 
 __all__ = ["State", "fresh", "restore", "save"]
@@ -117,4 +117,6 @@ def restore(state: State, found: checkpoint.Checkpoint, budget: str) -> None:
     before, now = Budget.parse(plain["budget"]), Budget.parse(budget)
     over = now.seconds is not None and saved.done(state.iteration) and now.seconds <= state.seconds
     keep = before == now or over
-    state.plan = saved if keep else replace(state.plan, warmup=saved.warmup)
+    used = state.seconds / now.seconds if now.seconds else 0.0
+    again = reopened(saved, state.plan, iteration=state.iteration, used=used)
+    state.plan = saved if keep else again

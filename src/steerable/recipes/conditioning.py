@@ -8,7 +8,9 @@ from steerable.core.types import Spec
 
 from .part import Part, find
 
-__all__ = ["conditioned"]
+__all__ = ["INNER", "conditioned"]
+
+INNER = ("augmentation", "estimate")  # kinds that nobody can ask for, so nothing guides them
 
 # Guidance at high noise costs diversity and buys no accuracy: measured, in benchmarks/results.md.
 GUIDANCE: dict[str, Any] = {"weight": 2.0, "start": 0.8}

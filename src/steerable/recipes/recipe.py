@@ -21,6 +21,7 @@ from steerable.core.sample import Sampler
 from steerable.core.steer import Guidance
 from steerable.core.types import Spec
 
+from .conditioning import INNER
 from .part import Part, build, check, explained, find
 from .training import Budget, Training
 
@@ -129,6 +130,8 @@ class Recipe(BaseModel):
 
 def _assign(tree: dict[str, Any], steps: list[str], value: Any, path: str) -> None:
     node: Any = tree
+    if steps[0] == "conditions" and len(steps) == 3 and steps[2] == "kind":
+        tree["conditions"].setdefault(steps[1], {})  # a new one begins with its kind
     for step in steps[:-1]:
         if step == "grid" and isinstance(node, dict) and isinstance(node.get(step), str):
             node[step] = {"kind": node[step]}  # set to a bare kind just before
@@ -169,6 +172,24 @@ def _told(recipe: Recipe) -> dict[str, Part]:
     return {**recipe.conditions, name: part}
 
 
+def _weighed(recipe: Recipe) -> None:
+    """Refuse a guidance weight of a condition that there is not, which would do nothing.
+
+    Raises:
+        UserError: E-CONFIG with the nearest name.
+    """
+    known = [name for name, part in recipe.conditions.items() if part.kind not in INNER]
+    for part in recipe.guidance:
+        weights = part.options.get("weights")
+        for name in weights if isinstance(weights, Mapping) else ():
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 1)
+                do = f"Did you mean '{near[0]}'?" if near else ""
+                takes = ", ".join(known) or "no condition"
+                where, got = "guidance.weights", f"'{name}'"
+                raise UserError("E-CONFIG", where=where, got=got, takes=takes, do=do)
+
+
 def checked(tree: Mapping[str, Any]) -> Recipe:
     """A recipe from plain data, with every part validated and every default written out.
 
@@ -185,6 +206,7 @@ def checked(tree: Mapping[str, Any]) -> Recipe:
         "sampler", Part(kind=recipe.sampler.kind, options=recipe.sampler.options), "sampler"
     )
     grid = check("grid", recipe.sampler.grid, "sampler.grid")
+    _weighed(recipe)
     return recipe.model_copy(
         update={
             "data": check("data", recipe.data, "data"),
@@ -216,10 +238,23 @@ def from_yaml(path: Path) -> Recipe:
     return checked(tree)
 
 
+_NAMED = {"label": "labels", "vector": "vectors", "tokens": "tokens"}  # where a spec names them
+
+
 def denoiser(recipe: Recipe, spec: Spec) -> Denoiser:
-    """Build process, backbone and conditions for the data that `spec` describes."""
+    """Build process, backbone and conditions for the data that `spec` describes.
+
+    Raises:
+        UserError: E-CONFIG for a condition that the data does not have.
+    """
     process = build("process", recipe.process, data_std=spec.std)
     slots = {name: find("condition", p.kind).slot for name, p in recipe.conditions.items()}
+
+    for name, part in recipe.conditions.items():
+        known = getattr(spec, _NAMED[part.kind]) if part.kind in _NAMED else {name: ()}
+        if name not in known:
+            got, takes = f"a {part.kind} that the data does not have", ", ".join(known) or "none"
+            raise UserError("E-CONFIG", where=f"conditions.{name}", got=got, takes=takes)
 
     def condition(name: str, width: int = 0) -> Condition:
         return build(

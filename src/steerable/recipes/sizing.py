@@ -38,7 +38,8 @@ SIZES = {"xs": 32, "s": 48, "m": 64, "l": 96, "xl": 128}
 FLOPS_PER_SECOND = 1.4e11
 IMAGES_WANTED = 90_000
 
-SHORT = 50_000  # iterations below which a run is too short for the settings of long ones
+# Fewer iterations than this, and fewer images than the paper saw, are too few for its settings.
+SHORT = 50_000
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,15 @@ class Scaled:
     backbone: Part
     training: Training
     notes: tuple[str, ...]
+    short: bool
+
+    def target(self, published: str) -> str:
+        """The published target, or `edm` for a short run.
+
+        A network that names the noise must cancel it to many digits where there is little else;
+        a short run does not learn to, and a wash lies over its samples. The preconditioner does.
+        """
+        return "edm" if self.short else published
 
 
 @lru_cache(maxsize=256)
@@ -142,7 +152,7 @@ def scaled(kind: str, spec: Spec, budget: str, size: str, published: Published) 
     while batch > 32 and seen / batch < 2000:
         batch //= 2
     iterations = planned.iterations or round(seen / batch)
-    short = iterations < SHORT
+    short = iterations < SHORT and seen < published.iterations * published.batch
     lr = max(published.lr, round(1e-3 * min(1.0, 48 / base), 6)) if short else published.lr
     ema = min(published.ema, 0.999) if short else published.ema
     dropout = 0.0 if short else published.dropout
@@ -161,4 +171,4 @@ def scaled(kind: str, spec: Spec, budget: str, size: str, published: Published) 
     training = Training(budget=budget, batch=batch, lr=lr, ema=ema, flip=spec.flip)
     if published.dropout:
         options = {**options, "dropout": dropout}
-    return Scaled(Part(kind=kind, options=options), training, notes)
+    return Scaled(Part(kind=kind, options=options), training, notes, short)

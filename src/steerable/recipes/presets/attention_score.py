@@ -12,6 +12,11 @@ __all__ = ["attention_score"]
 
 PUBLISHED = Published(base=48, batch=1024, iterations=5_900, lr=1e-3, ema=0.999)
 
+SAMPLING = (
+    "sampling: 500 steps of Euler-Maruyama -> 30 of DPM-Solver++ (2M, SDE); "
+    "the published: --sampler euler_maruyama --steps 500"
+)
+
 
 def attention_score(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto") -> Recipe:
     """The score model with self- and cross-attention over a sequence of condition tokens.
@@ -31,12 +36,12 @@ def attention_score(spec: Spec, *, data: Part, budget: str = "10m", size: str = 
         data=data,
         process=Part(
             kind="score",
-            options={"law": "logit_normal"},
+            options={"law": "logit_normal", "target": made.target("noise")},
         ),
         backbone=made.backbone,
         conditions=conditions,
         training=made.training,
-        sampler=Sampling(kind="heun", steps=18, grid=Part(kind="karras")),
-        guidance=guidance,
-        notes=made.notes,
+        sampler=Sampling(kind="dpmpp_2m_sde", steps=30, grid=Part(kind="karras")),
+        guidance=(*guidance, Part(kind="threshold")),
+        notes=(*made.notes, *(["target noise -> edm"] if made.short else []), SAMPLING),
     )

@@ -12,6 +12,11 @@ __all__ = ["score_sde"]
 
 PUBLISHED = Published(base=48, batch=1024, iterations=4_400, lr=1e-3, ema=0.999)
 
+SAMPLING = (
+    "sampling: 500 steps of Euler-Maruyama -> 30 of DPM-Solver++ (2M, SDE); "
+    "the published: --sampler euler_maruyama --steps 500"
+)
+
 
 def score_sde(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto") -> Recipe:
     """Denoising score matching for dx = 25^t dw with the U-Net of Song's tutorial.
@@ -32,12 +37,12 @@ def score_sde(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto"
         data=data,
         process=Part(
             kind="score",
-            options={"law": "logit_normal"},
+            options={"law": "logit_normal", "target": made.target("noise")},
         ),
         backbone=made.backbone,
         conditions=conditions,
         training=made.training,
-        sampler=Sampling(kind="heun", steps=18, grid=Part(kind="karras")),
-        guidance=guidance,
-        notes=made.notes,
+        sampler=Sampling(kind="dpmpp_2m_sde", steps=30, grid=Part(kind="karras")),
+        guidance=(*guidance, Part(kind="threshold")),
+        notes=(*made.notes, *(["target noise -> edm"] if made.short else []), SAMPLING),
     )
