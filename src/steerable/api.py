@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from steerable.core.errors import UserError
-from steerable.core.types import Spec, Splits
+from steerable.core.types import Spec
 from steerable.jobs.averaging import write_averaged as averaged
 from steerable.jobs.data import data_part, data_report, part_again, splits_for
 from steerable.jobs.encode import decoded, encoded, walking
@@ -37,10 +37,6 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _splits(part: Part) -> Splits:
-    return build("data", part)
-
-
 def recipe(
     data: str,
     *,
@@ -62,7 +58,7 @@ def recipe(
         UserError: What is wrong with the data or a setting.
     """
     part, rest = _data(data, settings)
-    return _recipe(part, _splits(part).train.spec, preset, budget, size, rest)
+    return _recipe(part, build("data", part).train.spec, preset, budget, size, rest)
 
 
 def _data(data: str, settings: Sequence[str]) -> tuple[Part, list[str]]:
@@ -78,8 +74,12 @@ def _data(data: str, settings: Sequence[str]) -> tuple[Part, list[str]]:
 def _recipe(
     part: Part, spec: Spec, preset: str, budget: str, size: str, settings: Sequence[str]
 ) -> Recipe:
-    made = find_preset(preset)(spec, data=part, budget=budget, size=size)
-    return checked(made.plain()).with_set(settings)
+    made = checked(find_preset(preset)(spec, data=part, budget=budget, size=size).plain())
+    kind = made.with_set(settings).backbone.kind
+    if kind != made.backbone.kind:  # another network has another meaning of the size
+        options = find("backbone", kind).sized(spec.shape, size_of("s" if size == "auto" else size))
+        made = checked({**made.plain(), "backbone": {"kind": kind, **options}})
+    return made.with_set(settings)
 
 
 def prepared(
@@ -97,7 +97,7 @@ def prepared(
     A run folder that exists already gives the recipe: only the budget and `settings` are changed.
 
     Args:
-        data: A folder, a file, or a built-in data set; may be left out with `config`.
+        data: A folder, a file, or a built-in data set; optional with `config`.
         run: The run folder.
         preset: Name of a preset, `flow` by default.
         budget: How long, `10m` by default.
@@ -117,7 +117,7 @@ def prepared(
         if data is None:
             raise UserError("E-CONFIG", where="data", got="nothing", takes="DATA or a recipe file")
         part, rest = _data(data, settings)
-        splits = _splits(part)
+        splits = build("data", part)
         spec = splits.train.spec
         made = _recipe(part, spec, preset or "flow", budget or "10m", size or "auto", rest)
         return prepare(made, run, splits=splits)
@@ -125,7 +125,7 @@ def prepared(
     if data is not None:
         base = base.model_copy(update={"data": part_again(base.data, data)})
     made = base.with_set([*changes, *settings])
-    splits = _splits(made.data)
+    splits = build("data", made.data)
     _asked_again(made, splits.train.spec, preset, size, settings, str(run))
     return prepare(made, run, splits=splits)
 
@@ -268,7 +268,7 @@ def inspect_data(data: str, *, settings: Sequence[str] = ()) -> dict[str, Any]:
     part, rest = _data(data, settings)
     if rest:
         raise UserError("E-CONFIG", where="--set", got=repr(rest[0]), takes="data.option=value")
-    return data_report(_splits(part))
+    return data_report(build("data", part))
 
 
 def parts(

@@ -48,6 +48,7 @@ def test_text_is_read_as_the_data_means_it():
         ("color", "red", "E-CONFIG", "Did you mean 'colour'"),
         ("pose", "1", "E-CONFIG", "2 numbers"),
         ("pose", "1 nan", "E-CONFIG", "2 numbers"),
+        ("pose", "30 1", "E-CONFIG", "least and most of training"),
         ("pose", "left right", "E-CONFIG", "x, y"),
         ("prompt", "green circle", "E-LABEL", "red, blue"),
         ("prompt", " , ", "E-LABEL", "one word"),

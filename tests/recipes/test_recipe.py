@@ -10,10 +10,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import steerable
 from steerable.core.errors import UserError
 from steerable.core.types import Batch, Spec
 from steerable.jobs.plan import forward_flops
-from steerable.recipes.part import Part
+from steerable.recipes.part import Part, find
 from steerable.recipes.presets import find_preset, presets
 from steerable.recipes.recipe import Budget, checked, denoiser, from_yaml
 from steerable.recipes.sizing import cost
@@ -193,3 +194,18 @@ def test_recipe_files_that_are_none(tmp_path):
         from_yaml(tmp_path / "missing.yaml")
     tree = yaml.safe_load(recipe().yaml())
     assert tree["sampler"]["kind"] == "dpmpp_2m"
+
+
+def test_another_network_is_sized_and_one_of_two_guidances_is_set_by_its_kind():
+    made = steerable.recipe("digits", size="xs", settings=["backbone.kind=dit"])
+    assert made.backbone.options["width"] == find("backbone", "dit").sized((1, 8, 8), 32)["width"]
+    made = steerable.recipe("digits", size="m", settings=["backbone.kind=dit", "backbone.depth=2"])
+    assert made.backbone.options["depth"] == 2
+    assert made.backbone.options["width"] == find("backbone", "dit").sized((1, 8, 8), 64)["width"]
+    made = steerable.recipe(
+        "digits",
+        preset="class-ddpm",
+        settings=["guidance.threshold.quantile=0.9", "guidance.weight=3"],
+    )
+    first, second = made.guidance
+    assert (first.options["weight"], second.options["quantile"]) == (3, 0.9)

@@ -132,7 +132,7 @@ def walking(
 
     Args:
         recipe: The model's own recipe.
-        guidance: Weight of classifier-free guidance; 1 is off.
+        guidance: Weight of classifier-free guidance; 1 is off, and a threshold with it.
         steps: Steps in each direction, 64 by default.
         sampler: Kind of a deterministic sampler, `heun` by default.
         grid_kind: Kind of time grid, `log_snr` by default.
@@ -148,7 +148,7 @@ def walking(
         grid_kind=GRID if grid_kind is None else grid_kind,
     )
     deterministic(made.sampler.sampler(), made.sampler.kind)
-    return made
+    return made.model_copy(update={"guidance": ()}) if guidance == 1.0 else made
 
 
 def _passes(model: Model, recipe: Recipe, x: Tensor, cond: Cond, *, up: bool) -> Tensor:

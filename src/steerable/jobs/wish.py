@@ -79,13 +79,14 @@ def _one_of(names: Sequence[str], name: str, where: str, what: str) -> str:
 
 def _numbers(names: Sequence[str], value: Any, where: str) -> tuple[float, ...]:
     parts = re.split(r"[\s,;]+", value.strip()) if isinstance(value, str) else value
-    takes = f"{len(names)} numbers in about [-1, 1]: {', '.join(names)}"
+    takes = f"{len(names)} numbers, -1 and 1 the least and most of training: {', '.join(names)}"
     try:
         numbers = tuple(float(part) for part in parts)
     except (TypeError, ValueError) as error:
         got = repr(value)[:80]
         raise UserError("E-CONFIG", where=where, got=got, takes=takes) from error
-    if len(numbers) != len(names) or not all(math.isfinite(v) for v in numbers):
+    # The training data spans [-1, 1]; far outside of it, a number in units of its own is meant.
+    if len(numbers) != len(names) or not all(abs(v) <= 2 for v in numbers):
         raise UserError("E-CONFIG", where=where, got=repr(value)[:80], takes=takes)
     return numbers
 

@@ -110,7 +110,7 @@ class Recipe(BaseModel):
         """The recipe with some paths changed: `backbone.channels=[64, 128]`, `training.lr=1e-3`.
 
         A change of a part's `kind` drops the options of the old kind. `guidance.weight` means the
-        first guidance.
+        first guidance, `guidance.threshold.limit` the one of that kind.
 
         Raises:
             UserError: E-CONFIG for an assignment without `=` or a path that does not exist.
@@ -132,6 +132,11 @@ def _assign(tree: dict[str, Any], steps: list[str], value: Any, path: str) -> No
     node: Any = tree
     if steps[0] == "conditions" and len(steps) == 3 and steps[2] == "kind":
         tree["conditions"].setdefault(steps[1], {})  # a new one begins with its kind
+    if steps[0] == "guidance" and len(steps) == 3:  # guidance.threshold.limit names one of several
+        for part in tree["guidance"]:
+            if part["kind"] == steps[1]:
+                part[steps[2]] = value
+                return
     for step in steps[:-1]:
         if step == "grid" and isinstance(node, dict) and isinstance(node.get(step), str):
             node[step] = {"kind": node[step]}  # set to a bare kind just before
