@@ -94,7 +94,7 @@ def best_grid(rows, sampler):
     return min(ten or tried, key=lambda r: r["frechet"])["grid"] if tried else GRIDS[0]
 
 
-def run(bench, path, samplers, guidance):
+def run(bench, path, samplers, guidance, numbers):
     done = {(r["sampler"], r["grid"], r["asked"], r["guidance"]) for r in rows_of(path)}
 
     def once(sampler, grid, calls):
@@ -105,10 +105,10 @@ def run(bench, path, samplers, guidance):
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    for sampler in samplers:
+    for sampler in samplers if guidance == 1.0 else ():
         for grid in GRIDS:
             once(sampler, grid, 10)
-    for calls in CALLS:
+    for calls in numbers:
         for sampler in samplers:
             once(sampler, best_grid(rows_of(path), sampler), calls)
 
@@ -119,7 +119,11 @@ def table(rows):
     lines.append("| --- | --- |" + " --- |" * len(CALLS))
     for sampler in dict.fromkeys(r["sampler"] for r in rows):
         grid = best_grid(rows, sampler)
-        mine = {r["asked"]: r for r in rows if r["sampler"] == sampler and r["grid"] == grid}
+        mine = {
+            r["asked"]: r
+            for r in rows
+            if (r["sampler"], r["grid"], r["guidance"]) == (sampler, grid, 1.0)
+        }
         cells = []
         for calls in CALLS:
             value = mine.get(calls, {}).get("frechet")
@@ -133,6 +137,7 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("--rows", type=Path, default=Path("samplers.jsonl"))
     parser.add_argument("--samplers", nargs="+", default=None)
+    parser.add_argument("--calls", type=int, nargs="+", default=list(CALLS))
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--table", action="store_true")
@@ -143,7 +148,7 @@ def main() -> None:
     bench = Bench(options.run, options.n)
     print(f"floor {bench.floor.value:.3f} +- {bench.floor.error:.3f} at n = {options.n}")
     samplers = options.samplers or [k for k in kinds("sampler") if k not in ADAPTIVE]
-    run(bench, options.rows, samplers, options.guidance)
+    run(bench, options.rows, samplers, options.guidance, options.calls)
 
 
 if __name__ == "__main__":
