@@ -25,6 +25,7 @@ CHECKS = (
     checks.check_eta,
     checks.check_exact_on_constant_answers,
     checks.check_heun_coefficients,
+    checks.check_heun_from_afar,
     checks.check_multistep_coefficients,
     checks.check_estimate,
     checks.check_ddpm_grid,

@@ -163,7 +163,38 @@ def check_heun_coefficients(kit: Kit) -> None:
             scale + at_t + at_s * scale + through,
             0.0,
         ]
+        _near(_readings(kit, kit.sampler("heun")("ratio"), schedule, t, s, 2), want)
+        # On the line x_t -> scale x_t + rise (v + v') / 2 with v = (x_t - (a + g) x0) / g.
+        w_t, w_s = float(a_t + g_t), float(a_s + g_s)
+        scale, rise = w_s / w_t, float(g_s) - w_s / w_t * float(g_t)
+        at_t, at_s = rise / (2 * float(g_t)), rise / (2 * float(g_s))
+        through = at_s * rise / float(g_t)
+        want = [
+            -w_t * (at_t + through),
+            -w_s * at_s,
+            scale + at_t + at_s * scale + through,
+            0.0,
+        ]
         _near(_readings(kit, kit.sampler("heun")(), schedule, t, s, 2), want)
+
+
+def check_heun_from_afar(kit: Kit) -> None:
+    """Five Heun steps from sigma / alpha = 10^4, where a grid in t begins, do not end in noise."""
+    schedule = kit("core.schedule").Flow()
+    mean = torch.tensor([0.7, -0.4], dtype=F64)
+    world = Gaussian(schedule, mean, 0.09 * torch.eye(2, dtype=F64))
+    times = kit.part("grids.uniform")(schedule, 5)
+    x = Noise(torch.arange(500)).normal(torch.zeros(500, 2, dtype=F64))
+    for kind in ("heun", "heun_churn", "restart"):
+        got = kit.run(
+            lambda x_t, u: world(x_t, u, {}),
+            x,
+            schedule=schedule,
+            sampler=kit.sampler(kind)(),
+            times=times,
+        )
+        std = float((got - mean).square().mean().sqrt())
+        assert 0.2 < std < 0.4, f"{kind}: std {std:.2f} instead of 0.30"
 
 
 def check_multistep_coefficients(kit: Kit) -> None:

@@ -231,10 +231,12 @@ def check_langevin(kit: Kit) -> None:
 
 
 def _trapezium(run, y, r, s, j):
-    """Heun's step from r to s with the answers j and j + 1."""
-    slope = (y - run.x0[j]) / r
-    guess = y + (s - r) * slope
-    return y + (s - r) * (slope + (guess - run.x0[j + 1]) / s) / 2
+    """Heun's step from r to s with the answers j and j + 1, in y / (1 + r) over r / (1 + r)."""
+    line, rise = y / (1 + r), s / (1 + s) - r / (1 + r)
+    slope = (y - run.x0[j]) / r - run.x0[j]
+    guess = (line + rise * slope) * (1 + s)
+    other = (guess - run.x0[j + 1]) / s - run.x0[j + 1]
+    return (line + rise * (slope + other) / 2) * (1 + s)
 
 
 def check_midpoint(kit: Kit) -> None:

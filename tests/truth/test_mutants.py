@@ -38,7 +38,8 @@ DPM2, EM, PC, CHURN, RESTART = (
     f"samplers.{kind}"
     for kind in ("dpm2", "euler_maruyama", "predictor_corrector", "heun_churn", "restart")
 )
-MULTISTEP = "nn.multistep"
+MULTISTEP, TRAPEZIUM = "nn.multistep", "nn.trapezium"
+SHARED = {MULTISTEP: ("extended", "lagrange_integrals"), TRAPEZIUM: ("trapezium",)}
 PLACE = "t.to(torch.float64).clamp(0.0, 1.0) * self.levels"
 
 # name: module, then pairs of the text to find and its replacement
@@ -120,9 +121,23 @@ MUTANTS = {
     ),
     "Euler up instead of down": (EULER, "x_t + spread(rise", "x_t - spread(rise"),
     "Euler without alpha": (EULER, "sigma_s - alpha_s / alpha_t * sigma_t", "sigma_s - sigma_t"),
-    "Euler under the name of Heun": (HEUN, "(slope + ask(guess, s).noise) / 2", "slope"),
-    "Heun's second slope at the old time": (HEUN, "ask(guess, s)", "ask(guess, t)"),
-    "Heun's second slope at the old place": (HEUN, "ask(guess, s)", "ask(x_t, s)"),
+    "Euler under the name of Heun": (
+        TRAPEZIUM,
+        "(slope + (second.velocity if line else second.noise)) / 2",
+        "slope",
+    ),
+    "Heun's second slope at the old time": (TRAPEZIUM, "rise * slope, s)", "rise * slope, t)"),
+    "Heun's second slope at the old place": (
+        TRAPEZIUM,
+        "ask(kept + rise * slope, s)",
+        "ask(x_t, s)",
+    ),
+    "Heun's line with the slope of the ratio": (
+        TRAPEZIUM,
+        "first.velocity if line else first.noise",
+        "first.noise",
+    ),
+    "Heun from afar in the ratio": (HEUN, 'self.variable == "line"', "False"),
     "Euler under the name of 2M": (DPM, "if memory is not None:", "if False:"),
     "2M weighs the past twice": (DPM, "h / (2.0 * last_h)", "h / last_h"),
     "2M inverts the ratio of steps": (DPM, "h / (2.0 * last_h)", "last_h / (2.0 * h)"),
@@ -386,10 +401,10 @@ def altered(name, *edits):
 def kit_with(name, *edits):
     """A kit with the altered module, and copies of the modules that are built on it."""
     changed = {name: altered(name, *edits)}
-    if name == MULTISTEP:  # imported by name
+    if name in SHARED:  # imported by name
         for path in pkgutil.iter_modules(importlib.import_module("steerable.samplers").__path__):
             module = importlib.import_module(f"steerable.samplers.{path.name}")
-            shared = [n for n in ("extended", "lagrange_integrals") if hasattr(module, n)]
+            shared = [n for n in SHARED[name] if hasattr(module, n)]
             if shared:
                 copy = altered(f"samplers.{path.name}")
                 vars(copy).update({n: getattr(changed[name], n) for n in shared})
@@ -404,7 +419,7 @@ def kit_with(name, *edits):
 def killer(kit):
     """Name of the first check that notices, or None; a solver's own checks come first."""
     solver = bool(set(kit.changed) & {DPM2, DPM3, UNIPC, SDE2M, ERSDE, LMS, DEIS, IPNDM, EM, PC})
-    solver = solver or bool(set(kit.changed) & {CHURN, RESTART, MULTISTEP})
+    solver = solver or bool(set(kit.changed) & {CHURN, RESTART, *SHARED})
     for check in sorted(CHECKS, key=lambda check: solver and check not in SOLVERS):
         torch.manual_seed(0)
         try:

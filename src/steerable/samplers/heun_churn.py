@@ -13,13 +13,14 @@ from steerable.core.noise import Noise
 from steerable.core.sample import Sampler
 from steerable.core.schedule import Schedule
 from steerable.core.types import Ask, Range, spread
+from steerable.nn.trapezium import trapezium
 
 __all__ = ["HeunChurn"]
 
 
 @dataclass(frozen=True)
 class HeunChurn(Sampler):
-    """Raise the noise ratio r_t by the factor 1 + churn, then one Heun step to r_s.
+    """Raise the noise ratio r_t by the factor 1 + churn, then one Heun step to r_s, on the line.
 
     A kind of its own beside `heun`, because a sampler says once for all whether it is stochastic
     and the loop climbs accordingly. The paper's S_churn is `churn` times the number of steps:
@@ -61,8 +62,4 @@ class HeunChurn(Sampler):
             missing = torch.sqrt((sigma_u**2 - (scale * sigma_t) ** 2).clamp(min=0.0))
             fresh = spread(self.churn_noise * missing, x_t) * noise.normal(x_t)
             x_t, t = spread(scale, x_t) * x_t + fresh, higher
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
-        kept = spread(alpha_s / alpha_t, x_t) * x_t
-        rise = spread(sigma_s - alpha_s / alpha_t * sigma_t, x_t)
-        slope = ask(x_t, t).noise
-        return kept + rise * (slope + ask(kept + rise * slope, s).noise) / 2, None
+        return trapezium(ask, x_t, t, s, schedule), None

@@ -15,6 +15,7 @@ from steerable.core.noise import Noise
 from steerable.core.sample import Sampler
 from steerable.core.schedule import Schedule
 from steerable.core.types import Ask, Range, spread
+from steerable.nn.trapezium import trapezium
 
 __all__ = ["Restart"]
 
@@ -61,7 +62,7 @@ class Restart(Sampler):
         noise: Noise,
     ) -> tuple[Tensor, Any]:
         """One step; two calls of the denoiser, and those of the passages where they fall."""
-        x_s = _heun(ask, x_t, t, s, schedule)
+        x_s = trapezium(ask, x_t, t, s, schedule)
         bottom = schedule.level(s)
         if schedule.level(t) > math.log(self.low) >= bottom:
             top = schedule.level(schedule.time_at(torch.full_like(bottom, math.log(self.high))))
@@ -70,18 +71,9 @@ class Restart(Sampler):
             for _ in range(self.repeats):
                 x = _renoised(x_s, s, times[0], schedule, noise)
                 for u, v in pairwise([*times, s]):
-                    x = _heun(ask, x, u, v, schedule)
+                    x = trapezium(ask, x, u, v, schedule)
                 x_s = x
         return x_s, None
-
-
-def _heun(ask: Ask, x_t: Tensor, t: Tensor, s: Tensor, schedule: Schedule) -> Tensor:
-    """One step of Heun's method on d(x / alpha) / d(sigma / alpha) = z-hat."""
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
-    kept = spread(alpha_s / alpha_t, x_t) * x_t
-    rise = spread(sigma_s - alpha_s / alpha_t * sigma_t, x_t)
-    slope = ask(x_t, t).noise
-    return kept + rise * (slope + ask(kept + rise * slope, s).noise) / 2
 
 
 def _renoised(x_s: Tensor, s: Tensor, t: Tensor, schedule: Schedule, noise: Noise) -> Tensor:

@@ -33,7 +33,9 @@ def edm(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto") -> R
         backbone=made.backbone,
         conditions=conditions,
         training=made.training,
-        sampler=Sampling(kind="heun", steps=18, grid=Part(kind="karras")),
+        sampler=Sampling(
+            kind="heun", steps=18, grid=Part(kind="karras"), options={"variable": "ratio"}
+        ),
         guidance=guidance,
         notes=made.notes,
     )
