@@ -29,7 +29,7 @@ def convnext_ddpm(spec: Spec, *, data: Part, budget: str = "10m", size: str = "a
     return Recipe(
         preset="convnext-ddpm",
         data=data,
-        process=Part(kind="ddpm"),
+        process=Part(kind="ddpm", options={"target": made.target("noise")}),
         backbone=made.backbone,
         conditions=conditions,
         training=made.training,
@@ -37,6 +37,7 @@ def convnext_ddpm(spec: Spec, *, data: Part, budget: str = "10m", size: str = "a
         guidance=(*guidance, Part(kind="threshold")),
         notes=(
             *made.notes,
+            *(["target noise -> edm"] if made.short else []),
             "sampling: 1000 ancestral steps -> 20 of DPM-Solver++; "
             "the published: --sampler ancestral --steps 1000 --grid ddpm",
         ),

@@ -37,13 +37,14 @@ def unconditional_ddpm(
     return Recipe(
         preset="unconditional-ddpm",
         data=data,
-        process=Part(kind="ddpm"),
+        process=Part(kind="ddpm", options={"target": made.target("noise")}),
         backbone=made.backbone,
         training=made.training,
         sampler=Sampling(kind="dpmpp_2m", steps=20, grid=Part(kind="log_snr")),
         guidance=(Part(kind="threshold"),),
         notes=(
             *made.notes,
+            *(["target noise -> edm"] if made.short else []),
             "sampling: 1000 ancestral steps -> 20 of DPM-Solver++; "
             "the published: --sampler ancestral --steps 1000 --grid ddpm",
         ),
