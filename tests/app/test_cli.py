@@ -84,6 +84,7 @@ def test_the_same_request_gives_the_same_bytes_in_another_process(run, tmp_path,
     )
 
 
+@pytest.mark.slow
 def test_a_folder_with_the_model_alone_is_evaluated_too(run, tmp_path, capsys):
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
@@ -130,6 +131,7 @@ def test_data_check_reports_and_names_bad_files(tmp_path, capsys):
     assert str(tmp_path) not in shown
 
 
+@pytest.mark.slow
 def test_dry_run_writes_nothing(tmp_path):
     done = steerable(
         "train", "digits", "--run", tmp_path / "r", "--dry-run", "--json", "--budget", "9m"
@@ -207,6 +209,7 @@ def pictures(folder, labels=("a", "b"), n=20):
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_however_it_is_written_resumes(tmp_path, monkeypatch, capsys):
     pictures(tmp_path / "pets 😀")
     monkeypatch.chdir(tmp_path)

@@ -81,6 +81,7 @@ print(json.dumps({{"code": done.returncode, "errors": done.stderr}}))
 """
 
 
+@pytest.mark.slow
 def test_a_disk_too_small_for_two_checkpoints_is_refused_before_training(tmp_path):
     found = mounted(SMALL, tmp_path, "1m")
     assert found["code"] == 5 and "needs" in found["errors"]

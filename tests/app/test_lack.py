@@ -44,6 +44,7 @@ def test_too_little_memory_is_one_line_with_a_setting_that_helps(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_missing_extra_is_named(tmp_path, monkeypatch):
     run = tmp_path / "run"
     finish(prepare(tiny(5), run))
@@ -57,6 +58,7 @@ def test_the_missing_extra_is_named(tmp_path, monkeypatch):
     assert not (run / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_and_said_so(tmp_path):
     run, whole = tmp_path / "run", tmp_path / "whole"
     finish(prepare(tiny(30), whole))

@@ -361,6 +361,7 @@ def test_flips_double_the_items_and_unlabelled_items_are_left_out():
 # The page
 
 
+@pytest.mark.slow
 def test_the_page_holds_everything_itself(run, tmp_path, capsys):
     out = tmp_path / "deep" / "inside.html"
     with pytest.raises(SystemExit) as end:

@@ -115,6 +115,7 @@ def test_a_muon_step_is_the_orthogonal_factor_of_the_gradient(layout):
     assert float(torch.linalg.svdvals(moved).max()) < 1.25
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_with_muon_equals_unbroken(tmp_path):
     recipe = tiny(14, *MUON, "training.schedule=cosine", "training.uncertainty=true")
     recipe = recipe.with_set(["training.augment=0.5", "training.ema_kind=power"])

@@ -92,6 +92,7 @@ def test_a_plan_survives_json_and_an_old_one_means_what_it_meant():
     assert [old.factor(i) for i in (0, 3, 14, 19)] == [0.25, 1.0, 1.0, 1 / 6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "step"])
 def test_training_uses_the_plan_once_an_iteration(tmp_path, schedule):
     more = [f"training.schedule={schedule}", "training.decay=0.5", "training.every=1"]
@@ -106,6 +107,7 @@ def test_training_uses_the_plan_once_an_iteration(tmp_path, schedule):
     assert [s.lr for s in steps] == pytest.approx([2e-3 * max(0.2, c) for c in curve])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_every_schedule_ends_a_budget_of_time(tmp_path, schedule):
     recipe = tiny().with_set(["training.budget=1s", f"training.schedule={schedule}"])

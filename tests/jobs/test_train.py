@@ -267,6 +267,7 @@ def test_a_longer_time_goes_on_after_the_end_and_is_written_down(tmp_path):
     assert list(train(prepare(longer, run))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", ["1s", "0m1s", "0.5s"])
 def test_the_same_or_less_time_leaves_a_finished_run_alone(tmp_path, budget):
     run = tmp_path / "run"

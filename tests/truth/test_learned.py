@@ -70,6 +70,7 @@ def _error(denoiser, world):
     return math.sqrt(off / size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "iterations", "size"),
     [(edm, 1500, 512), pytest.param(flow, 3000, 1024, marks=pytest.mark.slow)],

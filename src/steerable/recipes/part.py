@@ -67,7 +67,7 @@ def kinds(room: str) -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name[0] != "_")
 
 
-def find(room: str, kind: str) -> Callable[..., Any]:
+def find(room: str, kind: str) -> Any:
     """The constructor of a kind; `my_lab.samplers:Spiral` names a class of the user's own.
 
     Raises:
