@@ -55,6 +55,10 @@ class Published:
         dropout: Dropout inside the network.
         options: Further options of the backbone, which hold at its own width.
         sizes: Base widths below `base` that a shorter run may take.
+        target: What the network answers, if a short run should rather take `edm`. A network that
+            names the noise must cancel it to many digits where there is little else; a short run
+            does not learn to, and a wash lies over its samples. The preconditioner does.
+        sampling: How the preset samples otherwise, as a note.
     """
 
     base: int
@@ -65,6 +69,8 @@ class Published:
     dropout: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)
     sizes: tuple[int, ...] = (16, 24, 32, 48, 64, 96)
+    target: str = ""
+    sampling: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,15 +80,7 @@ class Scaled:
     backbone: Part
     training: Training
     notes: tuple[str, ...]
-    short: bool
-
-    def target(self, published: str) -> str:
-        """The published target, or `edm` for a short run.
-
-        A network that names the noise must cancel it to many digits where there is little else;
-        a short run does not learn to, and a wash lies over its samples. The preconditioner does.
-        """
-        return "edm" if self.short else published
+    target: str
 
 
 @lru_cache(maxsize=256)
@@ -156,6 +154,7 @@ def scaled(kind: str, spec: Spec, budget: str, size: str, published: Published) 
     lr = max(published.lr, round(1e-3 * min(1.0, 48 / base), 6)) if short else published.lr
     ema = min(published.ema, 0.999) if short else published.ema
     dropout = 0.0 if short else published.dropout
+    target = "edm" if short and published.target else published.target
     options = find("backbone", kind).sized(spec.shape, base)
     if base == published.base:
         options = {**options, **published.options}
@@ -166,9 +165,11 @@ def scaled(kind: str, spec: Spec, budget: str, size: str, published: Published) 
         ("lr", f"{published.lr:g}", f"{lr:g}"),
         ("ema", published.ema, ema),
         ("dropout", published.dropout, dropout),
+        ("target", published.target, target),
     ]
     notes = tuple(f"{name} {old} -> {new}" for name, old, new in changes if str(old) != str(new))
+    notes += (f"sampling: {published.sampling}",) if published.sampling else ()
     training = Training(budget=budget, batch=batch, lr=lr, ema=ema, flip=spec.flip)
     if published.dropout:
         options = {**options, "dropout": dropout}
-    return Scaled(Part(kind=kind, options=options), training, notes, short)
+    return Scaled(Part(kind=kind, options=options), training, notes, target)

@@ -10,11 +10,15 @@ from steerable.recipes.sizing import Published, scaled
 
 __all__ = ["attention_score"]
 
-PUBLISHED = Published(base=48, batch=1024, iterations=5_900, lr=1e-3, ema=0.999)
-
-SAMPLING = (
-    "sampling: 500 steps of Euler-Maruyama -> 30 of DPM-Solver++ (2M, SDE); "
-    "the published: --sampler euler_maruyama --steps 500"
+PUBLISHED = Published(
+    base=48,
+    batch=1024,
+    iterations=5_900,
+    lr=1e-3,
+    ema=0.999,
+    target="noise",
+    sampling="500 steps of Euler-Maruyama -> 30 of DPM-Solver++ (2M, SDE); "
+    "the published: --sampler euler_maruyama --steps 500",
 )
 
 
@@ -36,12 +40,12 @@ def attention_score(spec: Spec, *, data: Part, budget: str = "10m", size: str = 
         data=data,
         process=Part(
             kind="score",
-            options={"law": "logit_normal", "target": made.target("noise")},
+            options={"law": "logit_normal", "target": made.target},
         ),
         backbone=made.backbone,
         conditions=conditions,
         training=made.training,
         sampler=Sampling(kind="dpmpp_2m_sde", steps=30, grid=Part(kind="karras")),
         guidance=(*guidance, Part(kind="threshold")),
-        notes=(*made.notes, *(["target noise -> edm"] if made.short else []), SAMPLING),
+        notes=made.notes,
     )

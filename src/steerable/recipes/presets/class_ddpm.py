@@ -10,7 +10,17 @@ from steerable.recipes.sizing import Published, scaled
 
 __all__ = ["class_ddpm"]
 
-PUBLISHED = Published(base=64, batch=128, iterations=800_000, lr=2e-4, ema=0.9999, dropout=0.1)
+PUBLISHED = Published(
+    base=64,
+    batch=128,
+    iterations=800_000,
+    lr=2e-4,
+    ema=0.9999,
+    dropout=0.1,
+    target="noise",
+    sampling="1000 ancestral steps -> 20 of DPM-Solver++; "
+    "the published: --sampler ancestral --steps 1000 --grid ddpm",
+)
 
 
 def class_ddpm(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto") -> Recipe:
@@ -29,16 +39,11 @@ def class_ddpm(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto
     return Recipe(
         preset="class-ddpm",
         data=data,
-        process=Part(kind="ddpm", options={"target": made.target("noise")}),
+        process=Part(kind="ddpm", options={"target": made.target}),
         backbone=made.backbone,
         conditions=conditions,
         training=made.training,
         sampler=Sampling(kind="dpmpp_2m", steps=20, grid=Part(kind="log_snr")),
         guidance=(*guidance, Part(kind="threshold")),
-        notes=(
-            *made.notes,
-            *(["target noise -> edm"] if made.short else []),
-            "sampling: 1000 ancestral steps -> 20 of DPM-Solver++; "
-            "the published: --sampler ancestral --steps 1000 --grid ddpm",
-        ),
+        notes=made.notes,
     )

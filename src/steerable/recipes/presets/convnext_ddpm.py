@@ -10,7 +10,16 @@ from steerable.recipes.sizing import Published, scaled
 
 __all__ = ["convnext_ddpm"]
 
-PUBLISHED = Published(base=64, batch=16, iterations=100_000, lr=1e-4, ema=0.995)
+PUBLISHED = Published(
+    base=64,
+    batch=16,
+    iterations=100_000,
+    lr=1e-4,
+    ema=0.995,
+    target="noise",
+    sampling="1000 ancestral steps -> 20 of DPM-Solver++; "
+    "the published: --sampler ancestral --steps 1000 --grid ddpm",
+)
 
 
 def convnext_ddpm(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto") -> Recipe:
@@ -29,16 +38,11 @@ def convnext_ddpm(spec: Spec, *, data: Part, budget: str = "10m", size: str = "a
     return Recipe(
         preset="convnext-ddpm",
         data=data,
-        process=Part(kind="ddpm", options={"target": made.target("noise")}),
+        process=Part(kind="ddpm", options={"target": made.target}),
         backbone=made.backbone,
         conditions=conditions,
         training=made.training,
         sampler=Sampling(kind="dpmpp_2m", steps=20, grid=Part(kind="log_snr")),
         guidance=(*guidance, Part(kind="threshold")),
-        notes=(
-            *made.notes,
-            *(["target noise -> edm"] if made.short else []),
-            "sampling: 1000 ancestral steps -> 20 of DPM-Solver++; "
-            "the published: --sampler ancestral --steps 1000 --grid ddpm",
-        ),
+        notes=made.notes,
     )

@@ -10,11 +10,15 @@ from steerable.recipes.sizing import Published, scaled
 
 __all__ = ["score_sde"]
 
-PUBLISHED = Published(base=48, batch=1024, iterations=4_400, lr=1e-3, ema=0.999)
-
-SAMPLING = (
-    "sampling: 500 steps of Euler-Maruyama -> 30 of DPM-Solver++ (2M, SDE); "
-    "the published: --sampler euler_maruyama --steps 500"
+PUBLISHED = Published(
+    base=48,
+    batch=1024,
+    iterations=4_400,
+    lr=1e-3,
+    ema=0.999,
+    target="noise",
+    sampling="500 steps of Euler-Maruyama -> 30 of DPM-Solver++ (2M, SDE); "
+    "the published: --sampler euler_maruyama --steps 500",
 )
 
 
@@ -37,12 +41,12 @@ def score_sde(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto"
         data=data,
         process=Part(
             kind="score",
-            options={"law": "logit_normal", "target": made.target("noise")},
+            options={"law": "logit_normal", "target": made.target},
         ),
         backbone=made.backbone,
         conditions=conditions,
         training=made.training,
         sampler=Sampling(kind="dpmpp_2m_sde", steps=30, grid=Part(kind="karras")),
         guidance=(*guidance, Part(kind="threshold")),
-        notes=(*made.notes, *(["target noise -> edm"] if made.short else []), SAMPLING),
+        notes=made.notes,
     )

@@ -17,6 +17,9 @@ PUBLISHED = Published(
     ema=0.9999,
     dropout=0.1,
     options={"channels": (128, 256, 256, 256), "attention": 16},
+    target="noise",
+    sampling="1000 ancestral steps -> 20 of DPM-Solver++; "
+    "the published: --sampler ancestral --steps 1000 --grid ddpm",
 )
 
 
@@ -37,15 +40,10 @@ def unconditional_ddpm(
     return Recipe(
         preset="unconditional-ddpm",
         data=data,
-        process=Part(kind="ddpm", options={"target": made.target("noise")}),
+        process=Part(kind="ddpm", options={"target": made.target}),
         backbone=made.backbone,
         training=made.training,
         sampler=Sampling(kind="dpmpp_2m", steps=20, grid=Part(kind="log_snr")),
         guidance=(Part(kind="threshold"),),
-        notes=(
-            *made.notes,
-            *(["target noise -> edm"] if made.short else []),
-            "sampling: 1000 ancestral steps -> 20 of DPM-Solver++; "
-            "the published: --sampler ancestral --steps 1000 --grid ddpm",
-        ),
+        notes=made.notes,
     )
