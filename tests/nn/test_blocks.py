@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from steerable.core.errors import UserError
+from steerable.nn.attention import heads_by_width
 from steerable.nn.blocks import (
     Grow,
     Halve,
@@ -17,7 +18,6 @@ from steerable.nn.blocks import (
     attended,
     checked,
     groups_for,
-    heads_by_width,
     levels_for,
 )
 from steerable.nn.embeddings import LevelEmbedding

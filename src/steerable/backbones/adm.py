@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from steerable.core.denoise import Backbone
 from steerable.core.types import Range, Slots
+from steerable.nn.attention import heads_by_width
 from steerable.nn.blocks import (
     ResidualBlock,
     attended,
     checked,
     groups_for,
-    heads_by_width,
     levels_for,
     silent,
 )

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from steerable.core.denoise import Backbone
 from steerable.core.types import Range, Slots
+from steerable.nn.attention import heads_by_width
 from steerable.nn.blocks import (
     Grow,
     ResidualBlock,
     attended,
     checked,
     groups_for,
-    heads_by_width,
     levels_for,
     silent,
 )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from steerable.core.denoise import Backbone
 from steerable.core.errors import UserError
 from steerable.core.types import Range, Slots
-from steerable.nn.attention import SelfAttention2d
+from steerable.nn.attention import SelfAttention2d, heads_for
 from steerable.nn.embeddings import LevelEmbedding
 from steerable.nn.resampling import joined, padded, stem_for
 
@@ -48,11 +48,6 @@ class _Block(nn.Module):
 
 def _groups(channels: int) -> int:
     return max(g for g in (8, 4, 2, 1) if channels % g == 0)
-
-
-def _heads(channels: int) -> int:
-    """About one head for 32 channels."""
-    return max(h for h in range(1, max(1, channels // 32) + 1) if channels % h == 0)
 
 
 class Unet(Backbone):
@@ -98,7 +93,7 @@ class Unet(Backbone):
             nn.ModuleList(_Block(c, width, dropout) for _ in range(blocks)) for c in channels
         )
         if -(-side // self.multiple) <= attention:
-            self.down[-1].append(SelfAttention2d(channels[-1], heads=_heads(channels[-1])))
+            self.down[-1].append(SelfAttention2d(channels[-1], heads=heads_for(channels[-1])))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
         self.up = nn.ModuleList(
             nn.ModuleList(_Block(c, width, dropout) for _ in range(blocks)) for c in channels

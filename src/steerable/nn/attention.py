@@ -14,7 +14,15 @@ from steerable.core.errors import UserError
 
 from .embeddings import grid_code
 
-__all__ = ["Attention", "SelfAttention2d", "SpatialTransformer", "Weighing", "heads_for", "maps"]
+__all__ = [
+    "Attention", "SelfAttention2d", "SpatialTransformer", "Weighing", "heads_by_width", "heads_for",
+    "maps",
+]  # fmt: skip
+
+
+def heads_by_width(channels: int, head: int) -> int:
+    """Heads of an attention over `channels`: as many as leave each at least `head` wide, or one."""
+    return max(h for h in range(1, max(1, channels // head) + 1) if channels % h == 0)
 
 
 def heads_for(channels: int, heads: int = 0) -> int:
@@ -24,7 +32,7 @@ def heads_for(channels: int, heads: int = 0) -> int:
         UserError: E-LIMIT if the channels cannot be shared out evenly.
     """
     if not heads:
-        return max(h for h in range(1, max(1, channels // 32) + 1) if channels % h == 0)
+        return heads_by_width(channels, 32)
     if channels % heads:
         takes = f"a divisor of the {channels} channels, or 0"
         raise UserError("E-LIMIT", where="heads", got=str(heads), takes=takes)

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from steerable.core.errors import UserError
 
-from .attention import SelfAttention2d
+from .attention import SelfAttention2d, heads_by_width
 
 __all__ = [
-    "Grow", "Halve", "ResidualBlock", "SkipGate", "attended", "checked", "groups_for",
-    "heads_by_width", "levels_for", "silent",
+    "Grow", "Halve", "ResidualBlock", "SkipGate", "attended", "checked", "groups_for", "levels_for",
+    "silent",
 ]  # fmt: skip
 
 
@@ -37,11 +37,6 @@ def groups_for(channels: int) -> int:
     """
     fits = [g for g in (2, 4, 8, 16, 32) if channels % g == 0 and channels >= 4 * g]
     return max(fits, default=1)
-
-
-def heads_by_width(channels: int, head: int) -> int:
-    """Heads of an attention over `channels`: as many as leave each at least `head` wide, or one."""
-    return max(h for h in range(1, max(1, channels // head) + 1) if channels % h == 0)
 
 
 def levels_for(shape: tuple[int, ...], smallest: int = 8) -> int:
