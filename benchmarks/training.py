@@ -20,7 +20,7 @@ from steerable.guidance.cfg import Cfg
 from steerable.jobs.plan import forward_flops
 from steerable.recipes.part import Part
 from steerable.recipes.presets.flow import flow
-from steerable.recipes.recipe import denoiser
+from steerable.recipes.assembly import denoiser
 from steerable.samplers.dpmpp_2m import Dpmpp2M
 
 

@@ -10,7 +10,7 @@ DOOR = {
     "Model": ["denoiser", "recipe", "spec", "about", "path"],
     "Recipe": [
         *("schema_version", "preset", "data", "process", "backbone", "conditions"),
-        *("training", "sampler", "guidance", "notes"),
+        *("training", "sampler", "guidance", "constraints", "operator", "notes"),
     ],
     "UserError": ["code", "where", "got", "takes", "kept", "do"],
     "evaluate": ["model", "data", "n", "guidance"],

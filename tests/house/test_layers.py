@@ -21,6 +21,7 @@ ROOMS = (
     "autoencoders",
     "datasets",
     "metrics",
+    "operators",
     "oracles",
 )
 FLOORS = ("core", "nn", "intake", "rooms", "recipes", "jobs", "api", "app")  # from the ground up

@@ -19,9 +19,10 @@ from steerable.jobs.sample import drawn as sampled
 from steerable.jobs.train import train
 from steerable.jobs.wish import Wish
 from steerable.oracles.mixture import Mixture
+from steerable.recipes.assembly import grid
 from steerable.recipes.part import Part
 from steerable.recipes.presets import find_preset
-from steerable.recipes.recipe import checked, grid
+from steerable.recipes.recipe import checked
 from steerable.recipes.training import Training
 from steerable.samplers.heun import Heun
 

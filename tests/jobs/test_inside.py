@@ -38,8 +38,8 @@ from steerable.jobs.prepare import prepare
 from steerable.jobs.sample import moments, steered
 from steerable.jobs.wish import Wish
 from steerable.oracles.points import Points
+from steerable.recipes.assembly import denoiser
 from steerable.recipes.part import build
-from steerable.recipes.recipe import denoiser
 from tests.jobs.tiny import TINY, finish, tiny
 from tests.truth.worlds import F64, Exact, randomised
 

@@ -14,9 +14,10 @@ import steerable
 from steerable.core.errors import UserError
 from steerable.core.types import Batch, Spec
 from steerable.jobs.plan import forward_flops
+from steerable.recipes.assembly import denoiser
 from steerable.recipes.part import Part, find
 from steerable.recipes.presets import find_preset, presets
-from steerable.recipes.recipe import Budget, checked, denoiser, from_yaml
+from steerable.recipes.recipe import Budget, checked, from_yaml
 from steerable.recipes.sizing import cost
 
 SPEC = Spec("toys", (1, 8, 8), {"label": ("a", "b")}, std=0.7)

@@ -83,7 +83,7 @@ def trajectory(
             x = ask(x, t).x0
         else:
             x, memory = sampler.step(ask, x, t, s, schedule, memory, noise)
-        for constraint in constraints:
+        for constraint in () if climbs else constraints:
             x = constraint(x, s, schedule, noise)
         if not bool(torch.isfinite(x).all()):
             where = f"sampling step {i + 1} of {len(times) - 1}"

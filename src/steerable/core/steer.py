@@ -13,7 +13,7 @@ from .noise import Noise
 from .schedule import Schedule
 from .types import Denoise, Range
 
-__all__ = ["Constraint", "Guidance"]
+__all__ = ["Constraint", "Guidance", "Operator"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Guidance(ABC):
 
     @abstractmethod
     def __call__(self, denoise: Denoise) -> Denoise:
-        """The guided denoiser."""
+        """The guided denoiser, for one trajectory."""
 
     def active(self, t: Tensor) -> bool:
         """Whether guidance is at work at time t; all items of a sampling step share their time."""
@@ -34,8 +34,24 @@ class Guidance(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Constraint(ABC):
-    """Moves a sample after each step."""
+    """Moves a sample after each step down; at s = 0 the sample is clean, whatever sigma(0) is."""
 
     @abstractmethod
     def __call__(self, x_s: Tensor, s: Tensor, schedule: Schedule, noise: Noise) -> Tensor:
         """The sample (B,*S) that obeys the constraint at time s."""
+
+
+class Operator(ABC):
+    """A linear measurement y = A x of items, of which inverse problems are made."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """A x, (B,*Y), of items (B,*S)."""
+
+    @abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        """A^T y, (B,*S), of measurements (B,*Y)."""
+
+    @abstractmethod
+    def nearest(self, x: Tensor, y: Tensor, weight: float) -> Tensor:
+        """The minimiser over u of |A u - y|^2 + weight |u - x|^2, (B,*S); weight above 0."""

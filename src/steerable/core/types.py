@@ -38,6 +38,7 @@ class Estimate:
     x_t: Tensor  # the noised item that was asked about, (B,*S)
     alpha: Tensor  # signal scale, () or (B,)
     sigma: Tensor  # noise scale, () or (B,)
+    terms: tuple[tuple[float, Tensor], ...] = ()  # exponent and x0-hat of each factor of a product
 
     @property
     def noise(self) -> Tensor:

@@ -19,15 +19,16 @@ from steerable.core.errors import UserError
 from steerable.core.noise import Noise
 from steerable.core.sample import Sampler, trajectory
 from steerable.core.schedule import Schedule
-from steerable.core.types import Ask, Cond, Denoise, Spec, spread
+from steerable.core.types import Ask, Cond, Spec, spread
 from steerable.recipes import store
 from steerable.recipes.part import find, kinds
-from steerable.recipes.recipe import Recipe, grid, guidances
+from steerable.recipes.recipe import Recipe
 
 from . import durable
 from .model import Model
 from .pictures import bytes_of, png
 from .sample import BATCH, steered
+from .steering import answering, steering
 from .wish import Wish, asked, conditioned
 
 __all__ = [
@@ -156,25 +157,23 @@ def _passes(model: Model, recipe: Recipe, x: Tensor, cond: Cond, *, up: bool) ->
     if tuple(x.shape[1:]) != model.spec.shape:
         got, takes = str(tuple(x.shape[1:])), str(model.spec.shape)
         raise UserError("E-SHAPE", where="picture", got=got, takes=takes)
-    schedule = model.denoiser.process.schedule
-    denoise: Denoise = model.denoiser
-    for guidance in guidances(recipe.guidance):
-        denoise = guidance(denoise)
-    times = grid(recipe.sampler.grid, schedule, recipe.sampler.steps)
+    net, schedule = model.denoiser, model.denoiser.process.schedule
     device = next(model.denoiser.parameters()).device
     done = []
-    with torch.inference_mode():
+    with torch.no_grad():
         for i in range(0, len(x), BATCH):
             mine = {name: value[i : i + BATCH].to(device) for name, value in cond.items()}
+            here = x[i : i + BATCH].to(device, torch.float32)
+            steer = steering(answering(net), net, recipe, model.spec, [Wish()] * len(here))
             walked = (encode if up else decode)(
-                partial(denoise, cond=mine),
-                x[i : i + BATCH].to(device, torch.float32),
+                partial(steer.denoise, cond=mine),
+                here,
                 schedule=schedule,
                 sampler=recipe.sampler.sampler(),
-                times=times,
+                times=steer.times,
             )
             done.append(walked.cpu())
-    return torch.cat(done).clone()  # outside of inference mode, so that it may be computed with
+    return torch.cat(done)
 
 
 def encoded(

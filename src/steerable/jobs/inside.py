@@ -17,7 +17,8 @@ from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
 from steerable.core.process import Process
 from steerable.core.types import Dataset, Spec, Splits
-from steerable.recipes.recipe import Recipe, grid
+from steerable.recipes.assembly import grid
+from steerable.recipes.recipe import Recipe
 
 from .attended import Attended, attended, has_attention
 from .data import known_to, splits_for

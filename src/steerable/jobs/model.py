@@ -17,7 +17,8 @@ from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
 from steerable.core.types import Spec
 from steerable.recipes import store
-from steerable.recipes.recipe import Recipe, checked, denoiser
+from steerable.recipes.assembly import denoiser
+from steerable.recipes.recipe import Recipe, checked
 
 __all__ = ["Model", "find_model", "pack_model", "spec_of", "versions"]
 

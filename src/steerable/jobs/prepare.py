@@ -11,8 +11,9 @@ import torch
 from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
 from steerable.core.types import Splits
+from steerable.recipes.assembly import denoiser
 from steerable.recipes.part import build
-from steerable.recipes.recipe import Budget, Recipe, denoiser
+from steerable.recipes.recipe import Budget, Recipe
 
 from .augment import check_augmentation
 from .data import compare, data_report, known_to

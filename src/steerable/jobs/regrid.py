@@ -15,14 +15,15 @@ from steerable.core.noise import Noise
 from steerable.core.sample import times_of
 from steerable.core.types import Ask
 from steerable.recipes import store
+from steerable.recipes.assembly import grid
 from steerable.recipes.part import Part
-from steerable.recipes.recipe import Recipe, checked, grid, guidances
+from steerable.recipes.recipe import Recipe, checked
 
 from . import durable
 from .encode import deterministic
 from .grids import NODES, PATHS, SEED, Tables, levels_of, moments, optimised_tables, paths
 from .model import Model
-from .self_conditioning import names_of, remembering
+from .steering import answering, steering
 from .wish import Wish, conditioned
 
 __all__ = ["compared", "tables_for", "write"]
@@ -43,10 +44,8 @@ class _World:
         wanted = [Wish({"label": names[i % len(names)]} if names else {}) for i in range(PATHS)]
         told = conditioned(self.model.spec, wanted, self.device)
         cond = {name: value for name, value in told.items() if name in net.conditions}
-        ask = remembering(net, names_of(net))
-        for guidance in guidances(self.recipe.guidance):
-            ask = guidance(ask)
-        return partial(ask, cond=cond)
+        steer = steering(answering(net), net, self.recipe, self.model.spec, wanted)
+        return partial(steer.denoise, cond=cond)
 
     @property
     def device(self) -> torch.device:

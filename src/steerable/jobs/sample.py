@@ -16,19 +16,21 @@ from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
 from steerable.core.noise import Noise
 from steerable.core.sample import Moment, trajectory
-from steerable.core.types import Denoise, Spec
+from steerable.core.steer import Guidance
+from steerable.core.types import Spec
 from steerable.recipes.aliases import resolve
 from steerable.recipes.conditioning import INNER
-from steerable.recipes.recipe import Recipe, checked, grid, guidances
+from steerable.recipes.recipe import Recipe, checked
 
 from . import durable
 from .model import Model, versions
 from .pictures import bytes_of, film, labelled_grid, png, settings_text
-from .self_conditioning import names_of, remembering
+from .steering import answering, given, steering, times_of
 from .wish import Wish, conditioned
 
 __all__ = ["Sample", "drawn", "moments", "sample", "steered"]
 
+_KEPT = ("steps", "grid", "strength")  # settings that another sampler keeps
 BATCH = 64  # pictures in one call of the network: fits caches; the result does not depend on it
 
 
@@ -83,7 +85,7 @@ def steered(
     if alias is not None:
         sampler, grid_kind = alias.kind, grid_kind or alias.grid
     if sampler is not None and sampler != tree["sampler"]["kind"]:
-        tree["sampler"] = {k: tree["sampler"][k] for k in ("steps", "grid")} | {"kind": sampler}
+        tree["sampler"] = {k: tree["sampler"][k] for k in _KEPT} | {"kind": sampler}
     tree["sampler"] |= alias.options if alias else {}
     if steps is not None:
         if not 1 <= steps <= 1000:
@@ -114,36 +116,57 @@ def _guided(
 
 
 def moments(
-    net: Denoiser, recipe: Recipe, spec: Spec, wanted: Sequence[Wish]
+    net: Denoiser,
+    recipe: Recipe,
+    spec: Spec,
+    wanted: Sequence[Wish],
+    *,
+    guide: Sequence[Guidance] = (),
 ) -> Iterator[tuple[Moment, int]]:
     """The moments of one batch of wishes, each with the network's evaluations a picture so far."""
     calls = 0
-    schedule = net.process.schedule
+    answer = answering(net)
 
     def counted(x_t: Tensor, t: Tensor, cond: Any) -> Any:
         nonlocal calls
         calls += len(x_t) // len(wanted)
-        return net(x_t, t, cond)
+        return answer(x_t, t, cond)
 
-    ask: Denoise = remembering(counted, names_of(net))
-    for guidance in guidances(recipe.guidance):
-        ask = guidance(ask)
-    device = next(net.parameters()).device
-    cond = conditioned(spec, wanted, device)
+    steer = steering(counted, net, recipe, spec, wanted, guide=guide)
+    cond = conditioned(spec, wanted, next(net.parameters()).device)
     noise = Noise(torch.tensor([wish.seed for wish in wanted]))
-    times = grid(recipe.sampler.grid, schedule, recipe.sampler.steps)
-    x = net.process.start(times[0], noise, torch.empty(len(wanted), *spec.shape, device=device))
-    path = trajectory(
-        partial(ask, cond=cond),
-        x,
-        schedule=schedule,
-        sampler=recipe.sampler.sampler(),
-        times=times,
-        noise=noise,
-    )
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference mode: some guidances take gradients
+        path = trajectory(
+            partial(steer.denoise, cond=cond),
+            _start(net, recipe, spec, wanted, steer.times[0], noise),
+            schedule=net.process.schedule,
+            sampler=recipe.sampler.sampler(),
+            times=steer.times,
+            noise=noise,
+            constraints=steer.constraints,
+        )
         for moment in path:
             yield moment, calls
+
+
+def _start(
+    net: Denoiser, recipe: Recipe, spec: Spec, wanted: Sequence[Wish], t: Tensor, noise: Noise
+) -> Tensor:
+    """Noise, or below strength 1 the given picture with the noise of that time.
+
+    Raises:
+        UserError: E-CONFIG if there is no picture, or a part of it is hidden.
+    """
+    device = next(net.parameters()).device
+    if recipe.sampler.strength == 1.0:
+        like = torch.empty(len(wanted), *spec.shape, device=device)
+        return net.process.start(t, noise, like)
+    image = given(wanted, device).get("image")
+    if image is None or not bool(image.isfinite().all()):
+        got = "no picture" if image is None else "a picture with hidden parts"
+        takes = "a whole picture to begin with, or strength 1"
+        raise UserError("E-CONFIG", where="strength below 1", got=got, takes=takes)
+    return net.process.noised(image, t, noise.normal(image))
 
 
 def drawn(net: Denoiser, recipe: Recipe, spec: Spec, wanted: Sequence[Wish]) -> Tensor:
@@ -162,7 +185,12 @@ class Progress:
 
 
 def sample(
-    model: Model, recipe: Recipe, wanted: Sequence[Wish], *, frames: list[Tensor] | None = None
+    model: Model,
+    recipe: Recipe,
+    wanted: Sequence[Wish],
+    *,
+    frames: list[Tensor] | None = None,
+    guide: Sequence[Guidance] = (),
 ) -> Iterator[Progress]:
     """Make pictures batch by batch; the last item holds them all.
 
@@ -171,16 +199,19 @@ def sample(
         recipe: Its recipe with the sampling settings to use, from `steered`.
         wanted: The pictures.
         frames: If given, receives x0-hat (n,*S) uint8 of the first batch after every step.
+        guide: Further guidances, after those of the recipe.
 
     Raises:
         UserError: E-NUM if the numbers do not stay finite.
     """
     batches = [wanted[i : i + BATCH] for i in range(0, len(wanted), BATCH)]
-    of, done, most = len(batches) * recipe.sampler.steps, 0, 0
+    of = len(batches) * (len(times_of(model.denoiser, recipe)) - 1)
+    done, most = 0, 0
     pictures = []
     for number, batch in enumerate(batches):
         calls, x = 0, torch.empty(0)
-        for moment, calls in moments(model.denoiser, recipe, model.spec, batch):  # noqa: B007
+        path = moments(model.denoiser, recipe, model.spec, batch, guide=guide)
+        for moment, calls in path:  # noqa: B007
             x = moment.x
             if frames is not None and number == 0:
                 frames.append(bytes_of(moment.x0))
@@ -201,6 +232,8 @@ def settings_of(made: Sample, model: Model, wish: Wish) -> dict[str, Any]:
         "seed": wish.seed,
         "sampler": made.recipe.sampler.flat(),
         "guidance": [part.flat() for part in made.recipe.guidance],
+        "constraints": [part.flat() for part in made.recipe.constraints],
+        "operator": made.recipe.operator and made.recipe.operator.flat(),
         "size": list(model.spec.shape),
         "model": model.spec.name,
         "model_sha256": model.about.get("sha256"),

@@ -26,10 +26,13 @@ class Wish:
         cond: A class name, a tuple of numbers or a tuple of words for each condition by name; a
             name that is missing asks for nothing.
         seed: Seed of the picture.
+        given: Tensors that steer, as floats: `image` and `reference` (C,H,W) in [-1, 1], `mask`
+            (1,H,W), 1 where to repaint, `measured` in the shape of the operator.
     """
 
     cond: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    given: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def label(self) -> str | None:

@@ -30,10 +30,15 @@ ROOMS: dict[str, str] = {
     "backbone": "backbones",
     "condition": "conditions",
     "guidance": "guidance",
+    "constraint": "constraints",
+    "operator": "operators",
     "sampler": "samplers",
     "grid": "grids",
     "data": "datasets",
 }
+
+
+_GIVEN = ("guidance", "constraint", "operator")  # whose context may come from the user
 
 
 class Part(BaseModel):
@@ -179,6 +184,10 @@ def build(room: str, part: Part, **context: Any) -> Any:
     constructor = find(room, part.kind)
     options = check(room, part).options
     needed = {n for n, _, d in _parameters(constructor) if d is inspect.Parameter.empty}
+    missing = sorted(needed - context.keys()) if room in _GIVEN else []
+    if missing:
+        where, takes = f"{room} '{part.kind}'", ", ".join(sorted(needed))
+        raise UserError("E-CONFIG", where=where, got=f"no {missing[0]}", takes=takes)
     return constructor(**{k: v for k, v in context.items() if k in needed}, **options)
 
 

@@ -14,18 +14,17 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from steerable.core.condition import Condition
-from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
 from steerable.core.sample import Sampler
-from steerable.core.steer import Guidance
-from steerable.core.types import Spec
 
 from .conditioning import INNER
-from .part import Part, build, check, explained, find
+from .part import Part, build, check, explained
 from .training import Budget, Training
 
-__all__ = ["Budget", "Recipe", "Sampling", "Training", "checked", "denoiser", "from_yaml"]
+__all__ = ["Budget", "Recipe", "Sampling", "Training", "checked", "from_yaml"]
+
+
+_KEPT = ("kind", "steps", "grid", "strength")  # what every sampler has
 
 
 class Sampling(BaseModel):
@@ -36,6 +35,7 @@ class Sampling(BaseModel):
     kind: str = "dpmpp_2m"
     steps: int = Field(12, ge=1, le=1000)
     grid: Part = Part(kind="log_snr")
+    strength: float = Field(1.0, gt=0, le=1)  # time to begin at; below 1 from a noised picture
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -44,13 +44,14 @@ class Sampling(BaseModel):
         if isinstance(value, str):
             return {"kind": value}
         if isinstance(value, Mapping) and "options" not in value:
-            own = {k: v for k, v in value.items() if k in ("kind", "steps", "grid")}
+            own = {k: v for k, v in value.items() if k in _KEPT}
             return {**own, "options": {k: v for k, v in value.items() if k not in own}}
         return value
 
     def flat(self) -> dict[str, Any]:
         """The form on disk."""
-        return {"kind": self.kind, "steps": self.steps, "grid": self.grid.flat(), **self.options}
+        own = {"kind": self.kind, "steps": self.steps, "grid": self.grid.flat()}
+        return {**own, "strength": self.strength, **self.options}
 
     def sampler(self) -> Sampler:
         """The sampler itself."""
@@ -70,6 +71,8 @@ class Recipe(BaseModel):
         training: Budget, optimiser, seed.
         sampler: Sampler, steps and time grid to draw with by default.
         guidance: Guidances to draw with by default, in this order.
+        constraints: Constraints to draw with, in this order.
+        operator: What guidances of inverse problems take as measured.
         notes: How the preset differs from what was published.
     """
 
@@ -84,6 +87,8 @@ class Recipe(BaseModel):
     training: Training = Training()
     sampler: Sampling = Sampling()
     guidance: tuple[Part, ...] = ()
+    constraints: tuple[Part, ...] = ()
+    operator: Part | None = None
     notes: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
@@ -98,6 +103,8 @@ class Recipe(BaseModel):
             "training": self.training.model_dump(),
             "sampler": self.sampler.flat(),
             "guidance": [part.flat() for part in self.guidance],
+            "constraints": [part.flat() for part in self.constraints],
+            "operator": self.operator.flat() if self.operator else None,
             "notes": list(self.notes),
         }
 
@@ -132,8 +139,8 @@ def _assign(tree: dict[str, Any], steps: list[str], value: Any, path: str) -> No
     node: Any = tree
     if steps[0] == "conditions" and len(steps) == 3 and steps[2] == "kind":
         tree["conditions"].setdefault(steps[1], {})  # a new one begins with its kind
-    if steps[0] == "guidance" and len(steps) == 3:  # guidance.threshold.limit names one of several
-        for part in tree["guidance"]:
+    if steps[0] in ("guidance", "constraints") and len(steps) == 3:  # guidance.threshold.limit
+        for part in tree[steps[0]]:
             if part["kind"] == steps[1]:
                 part[steps[2]] = value
                 return
@@ -151,7 +158,7 @@ def _assign(tree: dict[str, Any], steps: list[str], value: Any, path: str) -> No
                 "E-CONFIG", where=f"--set {path}", got="no such path", takes=takes, do=do
             )
     if steps[-1] == "kind" and node.get("kind") != value:
-        keep = {k: node[k] for k in ("steps", "grid") if k in node}
+        keep = {k: node[k] for k in _KEPT[1:] if k in node}
         node.clear()
         node.update(keep)
     if len(steps) == 1 and steps[0] not in tree:
@@ -223,6 +230,10 @@ def checked(tree: Mapping[str, Any]) -> Recipe:
             },
             "sampler": recipe.sampler.model_copy(update={"options": sampler.options, "grid": grid}),
             "guidance": tuple(check("guidance", part, "guidance") for part in recipe.guidance),
+            "constraints": tuple(
+                check("constraint", part, "constraints") for part in recipe.constraints
+            ),
+            "operator": recipe.operator and check("operator", recipe.operator, "operator"),
         }
     )
 
@@ -241,49 +252,3 @@ def from_yaml(path: Path) -> Recipe:
     if not isinstance(tree, Mapping):
         raise UserError("E-CONFIG", where=path.name, got="no recipe", takes="a recipe in YAML")
     return checked(tree)
-
-
-_NAMED = {"label": "labels", "vector": "vectors", "tokens": "tokens"}  # where a spec names them
-
-
-def denoiser(recipe: Recipe, spec: Spec) -> Denoiser:
-    """Build process, backbone and conditions for the data that `spec` describes.
-
-    Raises:
-        UserError: E-CONFIG for a condition that the data does not have.
-    """
-    process = build("process", recipe.process, data_std=spec.std)
-    slots = {name: find("condition", p.kind).slot for name, p in recipe.conditions.items()}
-
-    for name, part in recipe.conditions.items():
-        known = getattr(spec, _NAMED[part.kind]) if part.kind in _NAMED else {name: ()}
-        if name not in known:
-            got, takes = f"a {part.kind} that the data does not have", ", ".join(known) or "none"
-            raise UserError("E-CONFIG", where=f"conditions.{name}", got=got, takes=takes)
-
-    def condition(name: str, width: int = 0) -> Condition:
-        return build(
-            "condition",
-            recipe.conditions[name],
-            width=width,
-            shape=spec.shape,
-            classes=len(spec.labels.get(name, ())),
-            numbers=len(spec.vectors.get(name, ())),
-            words=len(spec.tokens.get(name, ())),
-        )
-
-    planes = {name: condition(name) for name, slot in slots.items() if slot == "planes"}
-    count = sum(c.null.shape[0] for c in planes.values())
-    backbone = build("backbone", recipe.backbone, shape=spec.shape, planes=count)
-    conditions = {name: planes.get(name) or condition(name, backbone.width) for name in slots}
-    return Denoiser(process, backbone, conditions)
-
-
-def guidances(parts: Sequence[Part]) -> list[Guidance]:
-    """The guidances of a recipe, to be applied in this order."""
-    return [build("guidance", part) for part in parts]
-
-
-def grid(part: Part, schedule: Any, steps: int) -> Any:
-    """The times of a grid part, (steps+1,)."""
-    return build("grid", part, schedule=schedule, steps=steps)

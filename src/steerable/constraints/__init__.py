@@ -1,0 +1,1 @@
+"""One constraint a file: where the sample must be after each step."""

@@ -1,0 +1,1 @@
+"""One linear measurement a file: y = A x, for inverse problems."""

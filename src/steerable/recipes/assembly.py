@@ -1,0 +1,75 @@
+"""From a recipe to the objects that it names: the network, and what it is sampled with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from steerable.core.condition import Condition
+from steerable.core.denoise import Denoiser
+from steerable.core.errors import UserError
+from steerable.core.steer import Constraint, Guidance
+from steerable.core.types import Spec
+
+from .part import Part, build, find
+from .recipe import Recipe
+
+__all__ = ["constraints", "denoiser", "grid", "guidances"]
+
+_NAMED = {"label": "labels", "vector": "vectors", "tokens": "tokens"}  # where a spec names them
+
+
+def denoiser(recipe: Recipe, spec: Spec) -> Denoiser:
+    """Build process, backbone and conditions for the data that `spec` describes.
+
+    Raises:
+        UserError: E-CONFIG for a condition that the data does not have.
+    """
+    process = build("process", recipe.process, data_std=spec.std)
+    slots = {name: find("condition", p.kind).slot for name, p in recipe.conditions.items()}
+
+    for name, part in recipe.conditions.items():
+        known = getattr(spec, _NAMED[part.kind]) if part.kind in _NAMED else {name: ()}
+        if name not in known:
+            got, takes = f"a {part.kind} that the data does not have", ", ".join(known) or "none"
+            raise UserError("E-CONFIG", where=f"conditions.{name}", got=got, takes=takes)
+
+    def condition(name: str, width: int = 0) -> Condition:
+        return build(
+            "condition",
+            recipe.conditions[name],
+            width=width,
+            shape=spec.shape,
+            classes=len(spec.labels.get(name, ())),
+            numbers=len(spec.vectors.get(name, ())),
+            words=len(spec.tokens.get(name, ())),
+        )
+
+    planes = {name: condition(name) for name, slot in slots.items() if slot == "planes"}
+    count = sum(c.null.shape[0] for c in planes.values())
+    backbone = build("backbone", recipe.backbone, shape=spec.shape, planes=count)
+    conditions = {name: planes.get(name) or condition(name, backbone.width) for name in slots}
+    return Denoiser(process, backbone, conditions)
+
+
+def guidances(parts: Sequence[Part], **context: Any) -> list[Guidance]:
+    """The guidances of a recipe, to be applied in this order, with what each of them needs.
+
+    Raises:
+        UserError: E-CONFIG for one that needs what is not in the context.
+    """
+    return [build("guidance", part, **context) for part in parts]
+
+
+def constraints(parts: Sequence[Part], **context: Any) -> list[Constraint]:
+    """The constraints of a recipe, to be applied in this order, with what each of them needs.
+
+    Raises:
+        UserError: E-CONFIG for one that needs what is not in the context.
+    """
+    return [build("constraint", part, **context) for part in parts]
+
+
+def grid(part: Part, schedule: Any, steps: int) -> Any:
+    """The times of a grid part, (steps+1,)."""
+    return build("grid", part, schedule=schedule, steps=steps)
