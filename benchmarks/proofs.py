@@ -32,6 +32,7 @@ from steerable.metrics.neighbours import Neighbours
 from steerable.recipes.part import build
 
 SEED = 5_000_000
+CONTROL = "80000 images"
 
 
 def trained(data, run, *, preset, budget, size="auto", settings=(), change=None):
@@ -132,6 +133,7 @@ def class_conditional(root, budget):
     for weight in (1.0, 1.5, 3.0, 5.0):
         part = classes(model, splits, judge, 500, root / f"s1-w{weight}.png", guidance=weight)
         found[f"guidance {weight}"] = part
+    options["budget"] = CONTROL  # longer training cannot teach labels that say nothing
     mixed, _ = trained("shapes", root / "s1-shuffled", settings=shapes, change=shuffled, **options)
     found["labels shuffled"] = classes(mixed, splits, judge, 500, root / "s1-shuffled.png")
     options["budget"] = "1 iterations"

@@ -2,7 +2,8 @@
 
 At ten calls every sampler is tried on every grid; the best grid of each then goes through all
 numbers of calls. Rows are appended to a JSON-lines file, so the script goes on where it stopped;
-`--table` writes the table as Markdown.
+`--table` writes the table as Markdown. `--grids` measures every sampler on these grids at every
+number of calls; `optimised` needs a model that `steerable grid` has written tables into.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def best_grid(rows, sampler):
     return min(ten or tried, key=lambda r: r["frechet"])["grid"] if tried else GRIDS[0]
 
 
-def run(bench, path, samplers, guidance, numbers):
+def run(bench, path, samplers, guidance, numbers, grids):
     done = {(r["sampler"], r["grid"], r["asked"], r["guidance"]) for r in rows_of(path)}
 
     def once(sampler, grid, calls):
@@ -105,6 +106,12 @@ def run(bench, path, samplers, guidance, numbers):
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
+    for sampler in samplers:
+        for grid in grids:
+            for calls in numbers:
+                once(sampler, grid, calls)
+    if grids:
+        return
     for sampler in samplers if guidance == 1.0 else ():
         for grid in GRIDS:
             once(sampler, grid, 10)
@@ -137,6 +144,7 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("--rows", type=Path, default=Path("samplers.jsonl"))
     parser.add_argument("--samplers", nargs="+", default=None)
+    parser.add_argument("--grids", nargs="+", default=[])
     parser.add_argument("--calls", type=int, nargs="+", default=list(CALLS))
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("-n", type=int, default=1000)
@@ -148,7 +156,7 @@ def main() -> None:
     bench = Bench(options.run, options.n)
     print(f"floor {bench.floor.value:.3f} +- {bench.floor.error:.3f} at n = {options.n}")
     samplers = options.samplers or [k for k in kinds("sampler") if k not in ADAPTIVE]
-    run(bench, options.rows, samplers, options.guidance, options.calls)
+    run(bench, options.rows, samplers, options.guidance, options.calls, options.grids)
 
 
 if __name__ == "__main__":
