@@ -18,9 +18,9 @@ from steerable.core.types import Batch, Spec
 from steerable.grids.log_snr import log_snr
 from steerable.guidance.cfg import Cfg
 from steerable.jobs.plan import forward_flops
+from steerable.recipes.assembly import denoiser
 from steerable.recipes.part import Part
 from steerable.recipes.presets.flow import flow
-from steerable.recipes.assembly import denoiser
 from steerable.samplers.dpmpp_2m import Dpmpp2M
 
 
