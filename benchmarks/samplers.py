@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import steerable
-from steerable.jobs.evaluate import _reference, judge_for
+from steerable.jobs.evaluate import judge_for, reference
 from steerable.jobs.sample import sample, steered
 from steerable.jobs.wish import Wish
 from steerable.metrics.frechet import Frechet, floor
@@ -37,7 +37,7 @@ class Bench:
         splits = build("data", self.model.recipe.data)
         self.judge = judge_for(splits)
         self.n, self.names = n, self.model.labels
-        real, _ = _reference(splits, n, SEED)
+        real, _ = reference(splits, n, SEED)
         features, _ = self.judge.look(real.x)
         labels = real.cond["label"]
         self.real = Frechet()

@@ -28,6 +28,7 @@ COMMANDS = {
     "train": "Train a model on labelled pictures; the same command again resumes.",
     "sample": "Make pictures of the classes asked for.",
     "evaluate": "Measure whether the labels are obeyed.",
+    "sweep": "Try sampling settings and find the best.",
     "encode": "Walk pictures up to their noise and back.",
     "interpolate": "Go from one picture to another through their noise.",
     "likelihood": "Measure bits per dimension of held-out pictures.",

@@ -22,7 +22,16 @@ from .model import Model
 from .sample import Sample, sample
 from .wish import Wish, check_counts
 
-__all__ = ["Evaluation", "Looking", "evaluate"]
+__all__ = [
+    "Evaluation",
+    "Looking",
+    "distance",
+    "evaluate",
+    "judge_for",
+    "measurable",
+    "obedience",
+    "reference",
+]
 
 JUDGE_SECONDS = 45.0  # at most, for a data set of the user's own
 SEED = 1_000_000  # evaluation samples share no seed with what a user looks at by default
@@ -70,8 +79,8 @@ def evaluate(
     """
     started = time.monotonic()
     splits = known_to(splits, set(model.recipe.conditions))
-    names = _measurable(model, splits, n, seed)
-    real, part = _reference(splits, n, seed)
+    names = measurable(model, splits, n, seed)
+    real, part = reference(splits, n, seed)
     yield Looking("judge", 0, 1)
     judge = judge_for(splits)
     wanted = [Wish({"label": names[i % len(names)]}, seed + i) for i in range(n)]
@@ -85,8 +94,8 @@ def evaluate(
     speed = n / (time.monotonic() - sampling)
     yield Looking("measures", 0, 1)
     result = {
-        **_obedience(judge, made, names),
-        **_distance(judge, made, real, part),
+        **obedience(judge, made, names),
+        **distance(judge, made, real, part),
         "judge_accuracy": judge.accuracy,
         "judge_n": judge.n,
         "judge_sha256": judge.sha256,
@@ -100,7 +109,7 @@ def evaluate(
     yield Looking("done", 1, 1, Evaluation(result, made))
 
 
-def _measurable(model: Model, splits: Splits, n: int, seed: int) -> tuple[str, ...]:
+def measurable(model: Model, splits: Splits, n: int, seed: int) -> tuple[str, ...]:
     """The class names, if there are any and the data has the same."""
     names, spec = model.labels, splits.train.spec
     if not names:
@@ -117,7 +126,7 @@ def _measurable(model: Model, splits: Splits, n: int, seed: int) -> tuple[str, .
     return names
 
 
-def _obedience(judge: Judge, made: Sample, names: tuple[str, ...]) -> dict[str, Any]:
+def obedience(judge: Judge, made: Sample, names: tuple[str, ...]) -> dict[str, Any]:
     """Class accuracy of the samples, with its standard error, and the confusion matrix."""
     wanted = torch.tensor([names.index(w.label) for w in made.wishes if w.label is not None])
     accuracy = Accuracy(len(names))
@@ -132,7 +141,7 @@ def _obedience(judge: Judge, made: Sample, names: tuple[str, ...]) -> dict[str, 
     }
 
 
-def _distance(judge: Judge, made: Sample, real: Dataset, part: str) -> dict[str, Any]:
+def distance(judge: Judge, made: Sample, real: Dataset, part: str) -> dict[str, Any]:
     """Feature Frechet distance to real pictures, and between two sets of real ones.
 
     All three sets have the same size and equal shares of the classes, so that the distance says
@@ -172,7 +181,7 @@ def _bootstrap(reals: Frechet, fakes: Tensor, repeats: int = 16) -> float:
     return float(torch.tensor(draws).std())
 
 
-def _reference(splits: Splits, n: int, seed: int) -> tuple[Dataset, str]:
+def reference(splits: Splits, n: int, seed: int) -> tuple[Dataset, str]:
     """Twice n real pictures with equal shares of the classes, or as many as there are.
 
     Held-out ones if they suffice, else those of the larger part.

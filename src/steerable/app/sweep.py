@@ -1,0 +1,139 @@
+"""`steerable sweep`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from steerable.core.errors import UserError
+
+from .console import Bar, duration, result
+from .encode import free
+from .sample import interval_of
+
+if TYPE_CHECKING:
+    from steerable.jobs.sweep import Tried
+
+__all__ = ["numbers_of", "sweep"]
+
+
+def numbers_of(text: str | None, where: str, *, whole: bool = False) -> list[float]:
+    """`1,2,4`, or `1:5` for five even values, or `1:5:9` for nine.
+
+    Raises:
+        UserError: E-CONFIG if it is none of these.
+    """
+    if text is None:
+        return []
+    try:
+        if ":" not in text:
+            found = [float(part) for part in text.split(",")]
+        else:
+            low, high, *count = (float(part) for part in text.split(":"))
+            many = int(count[0]) if count else 5
+            if len(count) > 1 or not 2 <= many <= 100:
+                raise ValueError(text)
+            found = [low + (high - low) * i / (many - 1) for i in range(many)]
+        if whole:  # halves upwards, so that evenly spread values stay so
+            found = list(dict.fromkeys(float(int(v + 0.5)) for v in found))
+    except ValueError as error:
+        takes = "1,2,4 or LOW:HIGH or LOW:HIGH:COUNT"
+        raise UserError("E-CONFIG", where=where, got=repr(text)[:80], takes=takes) from error
+    return found
+
+
+def sweep(
+    run: str,
+    /,
+    *,
+    guidance: str | None = None,
+    interval: str | None = None,
+    steps: str | None = None,
+    sampler: str | None = None,
+    data: str | None = None,
+    n: Annotated[int, Parameter(name=["-n", "--n"])] = 500,
+    seed: int = 2_000_000,
+    out: Path | None = None,
+    keep: Annotated[bool, Parameter(negative=())] = False,
+    allow_code: str = "",
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Try sampling settings: a grid of pictures, curves of accuracy, spread and distance, the best.
+
+    Every combination of the lists is tried from the same seeds. The best is the one of least
+    distance among those that obey as well as any, or as real pictures do, within the error.
+
+    Parameters
+    ----------
+    run
+        A run folder or a model file.
+    guidance
+        Weights, as 1,2,4 or LOW:HIGH or LOW:HIGH:COUNT; 1:5 if nothing is listed.
+    interval
+        Times LOW:HIGH between which guidance is at work; several with commas.
+    steps
+        Numbers of steps.
+    sampler
+        Kinds of samplers, with commas.
+    data
+        Real pictures to compare with; those of the run by default.
+    n
+        Pictures a setting.
+    seed
+        Seed of the first picture.
+    out
+        Folder for sweep.json, grid.png and curves.png.
+    keep
+        Put the best setting into the model file, as its default.
+    allow_code
+        Module of your own whose parts the model file may name.
+    json
+        Print the result as one JSON object.
+    """
+    from steerable import api
+    from steerable.jobs import sweep as job
+    from steerable.jobs.data import splits_for
+
+    if not any((guidance, interval, steps, sampler)):
+        guidance = "1:5"
+    listed = [span for span in (interval or "").split(",") if span]
+    settings = job.product(
+        numbers_of(guidance, "guidance"),
+        [pair for span in listed if (pair := interval_of(span)) is not None],
+        [int(v) for v in numbers_of(steps, "steps", whole=True)],
+        [kind.strip() for kind in (sampler or "").split(",") if kind.strip()],
+    )
+    model = api.load(run, allow_code=allow_code)
+    bar, start, tried = Bar(), time.monotonic(), []
+    for step in job.sweep(model, splits_for(model, data), settings, n=n, seed=seed):
+        if step.tried is not None:
+            tried.append(step.tried)
+            left = (time.monotonic() - start) / step.done * (step.of - step.done)
+            bar.say(_line(step.tried))
+            bar.show(step.done / step.of, f"{step.done} settings  {duration(left)} left")
+    files = job.write(out or free(run, "sweep"), model, tried)
+    choice = job.best(tried)
+    if keep:
+        job.keep(model, choice.setting)
+    plain = {
+        "best": choice.result,
+        "settings": [one.result for one in tried],
+        "files": [str(path) for path in files],
+        "kept": str(model.path) if keep else None,
+    }
+    lines = [f"best     {choice.setting.title}", *map(str, files)]
+    result(plain, as_json=json, lines=[*lines, *([f"kept in {model.path}"] if keep else [])])
+    return 0
+
+
+def _line(tried: Tried) -> str:
+    r: dict[str, Any] = tried.result
+    return (
+        f"{tried.setting.title:28s} accuracy {r['accuracy']:.3f} ± {r['accuracy_error']:.3f}  "
+        f"spread {r['spread']:.2f} ± {r['spread_error']:.2f}  "
+        f"frechet {r['frechet']:.2f} ± {r['frechet_error']:.2f}  "
+        f"n = {r['n']}, {r['calls']} calls, {r['samples_per_second']} a second"
+    )
