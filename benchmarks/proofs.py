@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 import torch
+from vae import vae_samples
 
 import steerable
 from steerable.core.noise import Noise
@@ -202,7 +203,7 @@ def mlp(root, budget):
 
 def score(root, budget, data):
     """S4: score SDE without labels; distance, class entropy, noise left on the background."""
-    settings = ["conditions={}", "guidance=[]", "data.size=14"]
+    settings = ["conditions={}", "guidance=[]", "data.size=[14, 14]"]
     model, splits = trained(data, root / "s4", preset="score-sde", budget=budget, settings=settings)
     judge = judge_for(splits)
     n = 1000
@@ -288,7 +289,7 @@ def forest(root, budget, data, seeds):
     """S2 on aerial tiles: texture statistics, black pictures, EMA against raw weights."""
     found = {"seeds": {}}
     for seed in range(seeds):
-        settings = ["data.size=32", f"training.seed={seed}", "data.flip=true"]
+        settings = ["data.size=[32, 32]", f"training.seed={seed}", "data.flip=true"]
         run = root / f"s2-{seed}"
         model, splits = trained(data, run, preset="convnext-ddpm", budget=budget, settings=settings)
         real, n = splits.train.x, 256
@@ -315,7 +316,7 @@ def forest(root, budget, data, seeds):
 
 
 def unconditional(root, budget):
-    """S20 on drawn shapes: the prior passes the checks of S1 without labels; two nulls fail."""
+    """S20 on drawn shapes: the prior passes the checks of S1 without labels; three nulls fail."""
     model, splits = trained(
         "shapes",
         root / "s20",
@@ -331,6 +332,7 @@ def unconditional(root, budget):
     noise = Noise(torch.arange(n)).normal(torch.zeros_like(one))
     collapsed = (one + 4 * noise).clamp(0, 255).to(torch.uint8)
     sets = {"model": x, "collapsed": collapsed, "blurred": mean_of_neighbours(splits.train, n)}
+    sets["vae"] = vae_samples(splits.train, n, images=100_000)
     sets["real"] = splits.train.x[1000 : 1000 + n]
     look(root / "s20.png", [v[:10] for v in sets.values()], list(sets))
     features = judge.look(real)[0]

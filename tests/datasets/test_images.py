@@ -189,6 +189,7 @@ def test_sizes(tmp_path):
     assert {"height": 24, "width": 42, "n": 1} in splits.report["sizes"]
     assert images(str(tmp_path / "mixed"), size=(11, 7)).train.spec.shape == (1, 11, 7)
     assert images(str(tmp_path / "mixed"), size=(44, 0)).train.spec.shape == (1, 44, 72)
+    assert images(str(tmp_path / "mixed"), size=13).train.spec.shape == (1, 13, 13)
 
 
 def test_channels_take_the_fewest_that_lose_nothing(tmp_path):

@@ -28,7 +28,7 @@ _MAX_SIDE = 1024
 def images(
     path: str,
     *,
-    size: tuple[int, int] = (0, 0),
+    size: tuple[int, int] | int = (0, 0),
     channels: int = 0,
     held_out: Annotated[float, Range(0.01, 0.5)] = 0.1,
     flip: bool = False,
@@ -44,8 +44,8 @@ def images(
     Args:
         path: A folder of class folders, a flat folder, a folder with `metadata.csv` or
             `metadata.jsonl` (`file_name`, `label`), or an .npz file (`images`, `labels`).
-        size: Rows and columns of the items; 0 takes the pictures' own size, at most 64 on the
-            longer side.
+        size: Rows and columns of the items, or one number for both; 0 takes the pictures' own
+            size, at most 64 on the longer side.
         channels: 1 grey, 3 RGB, 4 RGBA; 0 takes the fewest that lose nothing, where alpha counts
             if all pictures can have it and one uses it.
         held_out: Share of each class that is kept for measuring.
@@ -63,7 +63,7 @@ def images(
         UserError: E-DATA for a path, layout or share of bad files that cannot be used; E-LIMIT and
             E-CONFIG for an option out of its range; E-MEM if the pictures do not fit.
     """
-    height, width = size
+    height, width = (size, size) if isinstance(size, int) else size
     _checked(height, width, channels, held_out, on_bad)
     _free(columns)
     ground = _colour(background)
