@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from .encode import free
 from .sample import interval_of
 
 if TYPE_CHECKING:
-    from steerable.jobs.sweep import Tried
+    from steerable.jobs.sweep import Setting, Sweeping, Tried
 
 __all__ = ["numbers_of", "sweep"]
 
@@ -97,23 +98,9 @@ def sweep(
     from steerable.jobs import sweep as job
     from steerable.jobs.data import splits_for
 
-    if not any((guidance, interval, steps, sampler)):
-        guidance = "1:5"
-    listed = [span for span in (interval or "").split(",") if span]
-    settings = job.product(
-        numbers_of(guidance, "guidance"),
-        [pair for span in listed if (pair := interval_of(span)) is not None],
-        [int(v) for v in numbers_of(steps, "steps", whole=True)],
-        [kind.strip() for kind in (sampler or "").split(",") if kind.strip()],
-    )
+    settings = _listed(guidance, interval, steps, sampler)
     model = api.load(run, allow_code=allow_code)
-    bar, start, tried = Bar(), time.monotonic(), []
-    for step in job.sweep(model, splits_for(model, data), settings, n=n, seed=seed):
-        if step.tried is not None:
-            tried.append(step.tried)
-            left = (time.monotonic() - start) / step.done * (step.of - step.done)
-            bar.say(_line(step.tried))
-            bar.show(step.done / step.of, f"{step.done} settings  {duration(left)} left")
+    tried = _watched(job.sweep(model, splits_for(model, data), settings, n=n, seed=seed))
     files = job.write(out or free(run, "sweep"), model, tried)
     choice = job.best(tried)
     if keep:
@@ -127,6 +114,35 @@ def sweep(
     lines = [f"best     {choice.setting.title}", *map(str, files)]
     result(plain, as_json=json, lines=[*lines, *([f"kept in {model.path}"] if keep else [])])
     return 0
+
+
+def _listed(
+    guidance: str | None, interval: str | None, steps: str | None, sampler: str | None
+) -> list[Setting]:
+    """Every combination of the lists."""
+    from steerable.jobs.sweep import product
+
+    if not any((guidance, interval, steps, sampler)):
+        guidance = "1:5"
+    spans = [span for span in (interval or "").split(",") if span]
+    return product(
+        numbers_of(guidance, "guidance"),
+        [pair for span in spans if (pair := interval_of(span)) is not None],
+        [int(v) for v in numbers_of(steps, "steps", whole=True)],
+        [kind.strip() for kind in (sampler or "").split(",") if kind.strip()],
+    )
+
+
+def _watched(steps: Iterator[Sweeping]) -> list[Tried]:
+    """Run a sweep with progress on stderr."""
+    bar, start, tried = Bar(), time.monotonic(), []
+    for step in steps:
+        if step.tried is not None:
+            tried.append(step.tried)
+            left = (time.monotonic() - start) / step.done * (step.of - step.done)
+            bar.say(_line(step.tried))
+            bar.show(step.done / step.of, f"{step.done} settings  {duration(left)} left")
+    return tried
 
 
 def _line(tried: Tried) -> str:

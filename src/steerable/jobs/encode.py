@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +165,7 @@ def _passes(model: Model, recipe: Recipe, x: Tensor, cond: Cond, *, up: bool) ->
             here = x[i : i + BATCH].to(device, torch.float32)
             steer = steering(answering(net), net, recipe, model.spec, [Wish()] * len(here))
             walked = (encode if up else decode)(
-                partial(steer.denoise, cond=mine),
+                steer.ask(mine),
                 here,
                 schedule=schedule,
                 sampler=recipe.sampler.sampler(),

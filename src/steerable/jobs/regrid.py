@@ -45,7 +45,7 @@ class _World:
         told = conditioned(self.model.spec, wanted, self.device)
         cond = {name: value for name, value in told.items() if name in net.conditions}
         steer = steering(answering(net), net, self.recipe, self.model.spec, wanted)
-        return partial(steer.denoise, cond=cond)
+        return steer.ask(cond)
 
     @property
     def device(self) -> torch.device:

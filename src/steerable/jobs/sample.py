@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +136,7 @@ def moments(
     noise = Noise(torch.tensor([wish.seed for wish in wanted]))
     with torch.no_grad():  # not inference mode: some guidances take gradients
         path = trajectory(
-            partial(steer.denoise, cond=cond),
+            steer.ask(cond),
             _start(net, recipe, spec, wanted, steer.times[0], noise),
             schedule=net.process.schedule,
             sampler=recipe.sampler.sampler(),

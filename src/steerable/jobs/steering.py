@@ -19,7 +19,7 @@ from torch import Tensor
 from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
 from steerable.core.steer import Constraint, Guidance
-from steerable.core.types import Cond, Denoise, Estimate, Spec
+from steerable.core.types import Ask, Cond, Denoise, Estimate, Spec
 from steerable.recipes.assembly import constraints, grid, guidances
 from steerable.recipes.part import build
 from steerable.recipes.recipe import Recipe
@@ -40,6 +40,10 @@ class Steering:
     denoise: Denoise
     constraints: Sequence[Constraint]
     times: Tensor
+
+    def ask(self, cond: Cond) -> Ask:
+        """The guided denoiser with its conditions bound."""
+        return lambda x_t, t: self.denoise(x_t, t, cond)
 
 
 def answering(net: Denoiser) -> Denoise:
