@@ -76,14 +76,14 @@ def trajectory(
         return answers[-1]
 
     for i, (t, s) in enumerate(pairwise(times)):
-        climbs = bool(s > t)
-        if climbs and sampler.stochastic:
+        renoises = bool(s > t) and sampler.stochastic
+        if renoises:
             x, memory = renoised(x, t, s, schedule, noise), None
         elif s == 0:
             x = ask(x, t).x0
         else:
             x, memory = sampler.step(ask, x, t, s, schedule, memory, noise)
-        for constraint in () if climbs else constraints:
+        for constraint in () if renoises else constraints:
             x = constraint(x, s, schedule, noise)
         if not bool(torch.isfinite(x).all()):
             where = f"sampling step {i + 1} of {len(times) - 1}"

@@ -34,7 +34,7 @@ class Guidance(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Constraint(ABC):
-    """Moves a sample after each step down; at s = 0 the sample is clean, whatever sigma(0) is."""
+    """Moves a sample after each step that is not a renoising; at s = 0 the sample is clean."""
 
     @abstractmethod
     def __call__(self, x_s: Tensor, s: Tensor, schedule: Schedule, noise: Noise) -> Tensor:
