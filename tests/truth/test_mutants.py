@@ -272,7 +272,7 @@ MUTANTS = {
         "if math.log(self.low) >= bottom:",
     ),
     "memory forgotten": (SAMPLE, "x, memory = sampler.step", "x, _ = sampler.step"),
-    "climb without renoising": (SAMPLE, "if climbs and sampler.stochastic:", "if False:"),
+    "climb without renoising": (SAMPLE, "if renoises:", "if False:"),
     "climb with the wrong variance": (SAMPLE, "(scale * sigma_t) ** 2", "sigma_t**2"),
     "climb with the whole noise": (SAMPLE, "sigma_s**2 - (scale * sigma_t) ** 2", "sigma_s**2"),
     # the schedule and the process
