@@ -291,7 +291,8 @@ def forest(root, budget, data, seeds):
     for seed in range(seeds):
         settings = ["data.size=[32, 32]", f"training.seed={seed}", "data.flip=true"]
         run = root / f"s2-{seed}"
-        model, splits = trained(data, run, preset="convnext-ddpm", budget=budget, settings=settings)
+        options = {"preset": "convnext-ddpm", "budget": budget, "size": "xs"}
+        model, splits = trained(data, run, settings=settings, **options)
         real, n = splits.train.x, 256
         order = torch.randperm(len(real), generator=torch.Generator().manual_seed(1))
         first, second = real[order[:n]], real[order[n : 2 * n]]
@@ -423,7 +424,7 @@ PROOFS = {
     "mlp": lambda o: mlp(o.root, o.budget or "400000 images"),
     "score": lambda o: score(o.root, o.budget or "200000 images", o.data),
     "binding": lambda o: binding(o.root, o.budget or "200000 images"),
-    "forest": lambda o: forest(o.root, o.budget or "40000 images", o.data, o.seeds),
+    "forest": lambda o: forest(o.root, o.budget or "20000 images", o.data, o.seeds),
     "regularised": lambda o: regularised(o.root, o.budget or "60000 images", o.seeds),
     "unconditional": lambda o: unconditional(o.root, o.budget or "60000 images"),
 }

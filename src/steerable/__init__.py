@@ -11,11 +11,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "Edit",
     "Model",
     "Recipe",
     "UserError",
     "__version__",
+    "edit",
     "evaluate",
+    "guide",
     "inspect_data",
     "load",
     "parts",

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from steerable.core.errors import UserError
+from steerable.core.steer import Guidance
 from steerable.jobs.averaging import write_averaged as averaged
+from steerable.jobs.classified import classified
 from steerable.jobs.data import data_report, splits_for
+from steerable.jobs.edit import Edit, Edited
+from steerable.jobs.edit import edit as _edit
+from steerable.jobs.edit import planned as _planned_edit
 from steerable.jobs.encode import decoded, encoded, walking
 from steerable.jobs.evaluate import SEED, Evaluation, Looking
 from steerable.jobs.evaluate import evaluate as _evaluate
@@ -20,18 +27,19 @@ from steerable.jobs.planned import prepared, recipe, with_own_settings
 from steerable.jobs.prepare import prepare
 from steerable.jobs.sample import Sample, steered
 from steerable.jobs.sample import sample as _sample
+from steerable.jobs.steering import askable, with_classifier
 from steerable.jobs.tour import tour
 from steerable.jobs.train import Iteration
 from steerable.jobs.train import train as _train
 from steerable.jobs.wish import wishes
-from steerable.recipes.part import ROOMS, build, describe, kinds
+from steerable.recipes.part import ROOMS, Part, build, describe, kinds
 from steerable.recipes.recipe import Recipe
 from steerable.recipes.sizing import cost, size_of
 
 __all__ = [
-    "Model", "Recipe", "UserError", "averaged", "decoded", "encoded", "evaluate", "evaluation",
-    "inspect_data", "interpolated", "likelihood", "load", "look", "parts", "prepared", "recipe",
-    "sample", "tour", "train", "walking",
+    "Edit", "Model", "Recipe", "UserError", "averaged", "decoded", "edit", "encoded", "evaluate",
+    "evaluation", "guide", "inspect_data", "interpolated", "likelihood", "load", "look", "parts",
+    "prepared", "recipe", "sample", "tour", "train", "walking",
 ]  # fmt: skip
 
 
@@ -73,6 +81,9 @@ def sample(
     guidance: float | None = None,
     steps: int | None = None,
     sampler: str | None = None,
+    classifier: str | Path | None = None,
+    classifier_scale: float | None = None,
+    guide: Sequence[Guidance] = (),
 ) -> Sample:
     """Pictures of the classes asked for; `.x` is (n,C,H,W) uint8, one seed a picture.
 
@@ -85,16 +96,77 @@ def sample(
         guidance: Weight of classifier-free guidance; 1 is off.
         steps: Sampling steps.
         sampler: Kind of sampler.
+        classifier: Run of a classifier that guides, as the preset `noisy-classifier` trains it; its
+            labels may be asked for as well.
+        classifier_scale: Its scale; 1 is p(x | label), 0 is off.
+        guide: Further guidances, such as from `guide`.
 
     Raises:
         UserError: E-LABEL, E-LIMIT or E-CONFIG for what cannot be taken, E-NUM for broken weights.
     """
     cond = label if isinstance(label, Mapping) else {}
     labels = [label] if isinstance(label, str) else [] if cond else list(label)
-    settings = steered(model.recipe, guidance=guidance, steps=steps, sampler=sampler)
+    own = with_classifier(model, classifier, classifier_scale)
+    settings = steered(own, guidance=guidance, steps=steps, sampler=sampler)
+    wanted = wishes(askable(model, settings), labels, n, seed, cond)
     made = None
-    for progress in _sample(model, settings, wishes(model.spec, labels, n, seed, cond)):
+    for progress in _sample(model, settings, wanted, guide=guide):
         made = progress.sample
+    assert made is not None
+    return made
+
+
+def guide(
+    score: Callable[[Tensor], Tensor],
+    scale: float = 1.0,
+    *,
+    start: float = 1.0,
+    stop: float = 0.0,
+) -> Guidance:
+    """A guidance towards clean items with a high score, for `sample(..., guide=[...])`.
+
+    Args:
+        score: Any differentiable function of x0-hat (B,C,H,W) in [-1, 1], higher where better, one
+            number an item (B,).
+        scale: 0 is off; how much is right depends on the score.
+        start: At work from this time on (1 is pure noise) ...
+        stop: ... down to this time (0 is data).
+
+    Raises:
+        UserError: E-CONFIG for a number that cannot be taken.
+    """
+    options = {"scale": scale, "start": start, "stop": stop}
+    return build("guidance", Part(kind="universal", options=options), score=score)
+
+
+def edit(
+    model: Model,
+    wanted: Edit,
+    *,
+    guidance: float | None = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    grid: str | None = None,
+    settings: Sequence[str] = (),
+) -> Edited:
+    """Edit pictures: repaint, outpaint, translate, upscale, colourise; `.x` is (n,C,H,W) uint8.
+
+    Args:
+        model: From `load`.
+        wanted: What is to be done: `Edit(image="a.png", mask="m.png", cond={"label": "boot"})`.
+        guidance: Weight of classifier-free guidance; 1 is off.
+        steps: Sampling steps.
+        sampler: Kind of sampler.
+        grid: Kind of time grid.
+        settings: Further `path=value` settings of sampler, guidance, constraints and operator.
+
+    Raises:
+        UserError: E-DATA, E-SHAPE, E-LABEL, E-LIMIT or E-CONFIG for what cannot be taken.
+    """
+    chosen = {"guidance": guidance, "steps": steps, "sampler": sampler, "grid_kind": grid}
+    made = None
+    for progress in _edit(model, _planned_edit(model, wanted, **chosen, settings=settings), wanted):
+        made = progress.edited
     assert made is not None
     return made
 
@@ -104,10 +176,12 @@ def evaluate(
 ) -> Evaluation:
     """Measure whether the labels are obeyed: accuracy, confusion, feature Frechet distance.
 
+    Of a classifier of noised items, its accuracy on held-out ones at ten noise levels.
+
     Args:
         model: From `load`.
         data: The data; the one that the model was trained on by default.
-        n: Number of samples.
+        n: Number of samples; of held-out items, at most, for a classifier.
         guidance: Weight of classifier-free guidance; the model's own by default.
 
     Raises:
@@ -136,7 +210,10 @@ def evaluation(
         UserError: E-EVAL or E-DATA for what cannot be measured.
     """
     splits = splits_for(model, data)
-    yield from _evaluate(model, splits, recipe=recipe, n=n, seed=seed)
+    if model.recipe.classifies:
+        yield Looking("done", 1, 1, Evaluation(classified(model, splits, n=n)))
+    else:
+        yield from _evaluate(model, splits, recipe=recipe, n=n, seed=seed)
 
 
 def inspect_data(data: str, *, settings: Sequence[str] = ()) -> dict[str, Any]:

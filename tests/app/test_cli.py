@@ -93,6 +93,7 @@ def test_a_folder_with_the_model_alone_is_evaluated_too(run, tmp_path, capsys):
     assert written == ["evaluation.json", "model.safetensors", "report.html"]
 
 
+@pytest.mark.slow
 def test_evaluate_prints_one_object_with_the_promised_keys(run, capsys):
     found = json.loads(inside(capsys, "evaluate", run, "-n", 100, "--json"))
     keys = {"accuracy", "frechet", "frechet_floor", "n", "judge_accuracy", "seconds"}
@@ -249,7 +250,9 @@ def test_one_class_trains_with_a_warning(tmp_path):
     assert "one class" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number):
     path = tmp_path / "run"
     words = ["train", "digits", "--run", path, "--budget", "3000 iterations", *TINY]

@@ -24,12 +24,43 @@ def test_a_preset_trains_and_samples_from_the_command_line(preset, tmp_path):
     again = steerable(*words[:-1], "15 iterations", "--size", "xs", "--dry-run")
     assert again.returncode == 0 and "resumes" in again.stderr
     assert "E-CONFIG-DIFF" in steerable(*words, "--size", "s", "--dry-run").stderr
+    if preset == "noisy-classifier":
+        refused = steerable("sample", run)
+        assert refused.returncode == 2 and "--classifier" in refused.stderr
+        return
     made = steerable("sample", run, "-n", 1, "--steps", 3, "--json")
     assert made.returncode == 0, made.stderr
     found = json.loads(made.stdout)
     assert found["n"] == (1 if preset == "unconditional-ddpm" else 10)
     if preset == "unconditional-ddpm":
         assert steerable("sample", run, "--label", "3").returncode == 2
+
+
+@pytest.mark.slow
+def test_a_classifier_guides_from_the_command_line(tmp_path):
+    run, judge = tmp_path / "run", tmp_path / "classifier"
+    tiny = ("--budget", "12 iterations", "--size", "xs", "--set", "training.batch=16")
+    flow = ("--preset", "unconditional-ddpm", "--set", "process.kind=flow")
+    assert steerable("train", "digits", "--run", run, *flow, *tiny).returncode == 0
+    named = ("train", "digits", "--run", judge, "--preset", "noisy-classifier")
+    done = steerable(*named, *tiny, "--json")
+    assert done.returncode == 0, done.stderr
+    levels = json.loads(done.stdout)["accuracy"]["levels"]
+    assert len(levels) == 10 and all(row["n"] == 360 for row in levels)
+    ask = ("sample", run, "-n", 2, "--steps", 3)
+    made = steerable(*ask, "--classifier", judge, "--classifier-scale", 4, "--label", "3", "--json")
+    assert made.returncode == 0, made.stderr
+    text = (Path(json.loads(made.stdout)["out"]) / "samples.jsonl").read_text("utf-8")
+    first = json.loads(text.splitlines()[0])
+    assert first["label"] == "3" and first["guidance"][0]["scale"] == 4.0
+    for wrong in (("--classifier", run), ("--classifier-scale", 4), ("--label", "3")):
+        refused = steerable(*ask, *wrong)
+        assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1
+    told = steerable("evaluate", judge, "-n", 50)
+    assert told.returncode == 0 and told.stdout.count("n = 50") == 10
+    assert json.loads((judge / "evaluation.json").read_text())["n"] == 50
+    assert steerable("evaluate", judge, "--steps", 3).returncode == 2
+    assert steerable("info", judge).returncode == 0
 
 
 @pytest.mark.slow

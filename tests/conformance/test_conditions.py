@@ -22,6 +22,13 @@ VALUES = {
     "tokens": torch.tensor([[0, 2, -1], [2, 0, -1], [0, 2, 4]]),
     "estimate": torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0)),
     "augmentation": torch.randn(3, 8, generator=torch.Generator().manual_seed(0)),
+    "mask": torch.cat(
+        [
+            torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0)),
+            torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(3, 1, 4, 1),
+        ],
+        1,
+    ),
 }
 
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import steerable
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +95,7 @@ def conformance(environment):
     )
 
 
+@pytest.mark.slow
 def test_a_new_file_is_in_the_command_line_and_under_test(tmp_path):
     environment = with_the_file(tmp_path, order=2)
     listed = subprocess.run(

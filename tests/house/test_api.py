@@ -7,18 +7,27 @@ import inspect
 import steerable
 
 DOOR = {
-    "Model": ["denoiser", "recipe", "spec", "about", "path"],
+    "Edit": [
+        *("image", "mask", "reference", "factor", "strength", "from_label", "to_label", "upscale"),
+        *("colourise", "outpaint", "method", "cond", "n", "seed"),
+    ],
+    "Model": ["network", "recipe", "spec", "about", "path"],
     "Recipe": [
-        *("schema_version", "preset", "data", "process", "backbone", "conditions"),
+        *("schema_version", "preset", "data", "process", "backbone", "classifies", "conditions"),
         *("training", "sampler", "guidance", "constraints", "operator", "notes"),
     ],
     "UserError": ["code", "where", "got", "takes", "kept", "do"],
+    "edit": ["model", "wanted", "guidance", "steps", "sampler", "grid", "settings"],
     "evaluate": ["model", "data", "n", "guidance"],
+    "guide": ["score", "scale", "start", "stop"],
     "inspect_data": ["data", "settings"],
     "load": ["path", "device", "allow_code"],
     "parts": ["room", "size", "shape"],
     "recipe": ["data", "preset", "budget", "size", "settings"],
-    "sample": ["model", "label", "n", "seed", "guidance", "steps", "sampler"],
+    "sample": [
+        *("model", "label", "n", "seed", "guidance", "steps", "sampler"),
+        *("classifier", "classifier_scale", "guide"),
+    ],
     "train": ["recipe", "run"],
 }
 

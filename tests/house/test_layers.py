@@ -13,6 +13,7 @@ from .source import ROOT, dotted, imports, trees, typing_only
 ROOMS = (
     "processes",
     "backbones",
+    "classifiers",
     "conditions",
     "guidance",
     "constraints",

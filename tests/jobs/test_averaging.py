@@ -11,8 +11,11 @@ from steerable.jobs import averaging
 from steerable.jobs.averaging import NARROW, WIDE, coefficients, due, gamma_of, profile
 from steerable.jobs.model import Model
 from steerable.jobs.prepare import prepare
+from steerable.jobs.sample import drawn
 from steerable.jobs.train import train
+from steerable.jobs.wish import wishes
 from steerable.recipes import store
+from steerable.recipes.recipe import checked
 from steerable.recipes.training import Training
 
 from .tiny import finish, tiny
@@ -115,6 +118,20 @@ def test_any_width_is_recombined_from_the_snapshots(walked, width):
     assert facts["updates"] == 1000 and facts["ema_width"] == width
 
 
+@pytest.mark.parametrize(("at", "moment"), [(0.3, 320), (0.5, 512), (0.01, 64), (1.0, 1000)])
+def test_an_early_moment_is_the_average_of_the_updates_until_then(walked, at, moment):
+    """The nearest moment with snapshots; nothing later is in it."""
+    run, walk = walked
+    for width, room in ((0.10, 1e-3), (0.05, 1e-3), (0.07, 2e-2)):
+        got, facts = averaging.recombined(run, width, at=at)
+        exact = profile(1, moment, moment, gamma_of(width)) @ walk.path[:moment]
+        assert facts["iterations"] == facts["updates"] == moment
+        assert float((got["weight"].double() - exact).norm() / exact.norm()) < room
+    late = averaging.recombined(run, 0.10)[0]["weight"].double()
+    early = averaging.recombined(run, 0.10, at=at)[0]["weight"].double()
+    assert (float((late - early).norm() / late.norm()) > 0.05) == (moment < 1000)
+
+
 def test_a_stored_track_gives_itself_and_the_factors_sum_to_one():
     tracks = [(k, gamma_of(w)) for w in (NARROW, WIDE) for k in range(64, 1001, 64)]
     for width in (0.03, 0.1, 0.25):
@@ -159,6 +176,23 @@ def test_a_run_keeps_snapshots_and_writes_a_model_of_any_width(tmp_path):
         torch.testing.assert_close(value, own_weights[name], rtol=2e-3, atol=2e-5)
     moved = [n for n in weights if not torch.allclose(weights[n], own_weights[n], rtol=1e-2)]
     assert moved, "another width is another model"
+    early = averaging.write_averaged(run, 0.1, tmp_path / "early.safetensors", at=0.4)
+    assert Model.load(early).about["training"]["iterations"] == 10  # every second one is kept
+    _guided_away_from(own, early)
+
+
+def _guided_away_from(model, early):
+    """Autoguidance with the file of an early moment, in the way that a user asks for it."""
+    wanted = wishes(model.spec, ["3"], 2, 0)
+    pictures = []
+    for weight in (None, 1.0, 3.0):
+        part = {"kind": "autoguidance", "model": str(early), "weight": weight}
+        guidance = [part] if weight else []
+        steps = {"kind": "heun", "steps": 4}
+        recipe = checked({**model.recipe.plain(), "guidance": guidance, "sampler": steps})
+        pictures.append(drawn(model.denoiser, recipe, model.spec, wanted))
+    assert torch.equal(pictures[0], pictures[1]), "weight 1 is off"
+    assert float((pictures[2] - pictures[0]).abs().max()) > 1e-3
 
 
 def test_snapshots_of_iterations_that_are_trained_again_go(tmp_path):
@@ -179,6 +213,10 @@ def test_what_cannot_be_recombined_is_refused(walked, tmp_path):
     for width in (0.01, 0.3, float("nan")):
         with pytest.raises(UserError) as caught:
             averaging.recombined(run, width)
+        assert caught.value.code == "E-LIMIT"
+    for at in (0.0, -0.5, 1.1, float("nan")):
+        with pytest.raises(UserError) as caught:
+            averaging.recombined(run, 0.1, at=at)
         assert caught.value.code == "E-LIMIT"
     with pytest.raises(UserError, match="ema_kind=power"):
         averaging.recombined(tmp_path, 0.1)

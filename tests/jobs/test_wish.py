@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from steerable.core.errors import UserError
+from steerable.core.noise import Noise
 from steerable.core.types import Spec
-from steerable.jobs.wish import Wish, asked, conditioned, parsed, wishes
+from steerable.jobs import wish as job
+from steerable.jobs.wish import Wish, asked, batches, conditioned, parsed, wishes
 
 SPEC = Spec(
     "toys",
@@ -80,3 +82,65 @@ def test_wishes_are_n_of_each_label_with_the_other_conditions_on_all():
     assert wishes(Spec("none", (1, 8, 8)), [], 2, 0) == [Wish({}, 0), Wish({}, 1)]
     with pytest.raises(UserError, match="trained without"):
         wishes(Spec("none", (1, 8, 8)), ["cat"], 1, 0)
+
+
+def test_a_label_with_a_bar_is_either_drawn_for_each_picture_by_its_seed():
+    n = 4000
+    spec = Spec("toys", (1, 8, 8), {"label": ("Cat", "Dog", "Cow"), "colour": ("red", "blue")})
+    found = wishes(spec, ["cat | DOG"], n, 5)
+    assert [w.seed for w in found] == list(range(5, n + 5))
+    cats = sum(w.label == "Cat" for w in found)
+    assert {w.label for w in found} == {"Cat", "Dog"}
+    assert abs(cats - n / 2) < 4 * (n / 4) ** 0.5, f"{cats} of {n}"
+    again = wishes(spec, ["Cat|Dog"], 10, 100)
+    assert again == found[95:105], "the class is a function of the seed"
+    both = wishes(spec, ["cat|dog"], n, 5, {"colour": "red|blue"})
+    assert [w.label for w in both] == [w.label for w in found]
+    red = sum(w.cond["colour"] == "red" for w in both if w.label == "Cat")
+    assert abs(red - cats / 2) < 4 * (cats / 4) ** 0.5, "two draws of one picture depend"
+    three = wishes(spec, ["cat|dog|cow"], n, 0)
+    for name in ("Cat", "Dog", "Cow"):
+        assert abs(sum(w.label == name for w in three) - n / 3) < 4 * (2 * n / 9) ** 0.5
+    plain = wishes(spec, ["dog", "cat|dog"], 1, 3)
+    assert plain[0] == Wish({"label": "Dog"}, 3) and plain[1].label in ("Cat", "Dog")
+
+
+def _of_the_noise(found):
+    """Correlation of being a cat with the first number of the picture's own noise."""
+    first = Noise(torch.tensor([w.seed for w in found])).normal(torch.zeros(len(found), 1))[:, 0]
+    cat = torch.tensor([w.label == "Cat" for w in found], dtype=torch.float32)
+    return float(torch.corrcoef(torch.stack([cat, first.abs()]))[0, 1])
+
+
+def test_the_drawn_class_says_nothing_of_the_noise_of_the_picture(monkeypatch):
+    n = 4000
+    assert abs(_of_the_noise(wishes(SPEC, ["cat|dog"], n, 0))) < 4 / n**0.5
+
+    # A mutant: the class is drawn from the stream that draws the noise.
+    monkeypatch.setattr(job, "mix", lambda word: word - 1)
+    assert abs(_of_the_noise(wishes(SPEC, ["cat|dog"], n, 0))) > 0.5, "a mutant survives"
+
+
+def test_a_bar_in_a_class_name_is_no_choice_and_wrong_names_are_refused():
+    spec = Spec("toys", (1, 8, 8), {"label": ("a|b", "a", "b")})
+    assert {w.label for w in wishes(spec, ["a|b"], 20, 0)} == {"a|b"}
+    with pytest.raises(UserError) as caught:
+        wishes(spec, ["a|c"], 1, 0)
+    assert caught.value.code == "E-LABEL"
+    for label, got in (("cat|mouse", "'mouse'"), ("cat|", "''")):
+        with pytest.raises(UserError, match=got) as caught:
+            wishes(SPEC, [label], 1, 0)
+        assert caught.value.code == "E-LABEL"
+    with pytest.raises(UserError, match="not a word"):
+        wishes(SPEC, [], 1, 0, {"prompt": "green|red"})
+
+
+def test_wishes_are_sampled_in_batches_or_only_with_their_like():
+    wanted = wishes(SPEC, ["dog", "cat"], 3, 0) + wishes(SPEC, ["dog"], 2, 50)
+    assert batches(wanted, 5) == [[0, 1, 2, 3, 4], [5, 6, 7]]
+    assert batches(wanted, 64, alike=True) == [[0, 1, 2, 6, 7], [3, 4, 5]]
+    assert batches(wanted, 2, alike=True) == [[0, 1], [2, 6], [7], [3, 4], [5]]
+    image = torch.full((1, 2, 2), float("nan"))
+    given = [Wish({}, i, {"image": image.clone()}) for i in range(2)]
+    given.append(Wish({}, 2, {"image": torch.zeros(1, 2, 2)}))
+    assert batches(given, 9, alike=True) == [[0, 1], [2]]

@@ -14,7 +14,7 @@ import steerable
 from steerable.core.errors import UserError
 from steerable.core.types import Batch, Spec
 from steerable.jobs.plan import forward_flops
-from steerable.recipes.assembly import denoiser
+from steerable.recipes.assembly import denoiser, network
 from steerable.recipes.part import Part, find
 from steerable.recipes.presets import find_preset, presets
 from steerable.recipes.recipe import Budget, checked, from_yaml
@@ -111,10 +111,10 @@ def test_what_is_no_budget(text):
 def test_presets_build_for_any_data(name, shape):
     spec = Spec("x", shape, {"label": tuple("abc")}, std=0.5)
     made = checked(find_preset(name)(spec, data=Part(kind="digits"), budget="3m").plain())
-    net = denoiser(made, spec)
+    net = network(made, spec)
     assert net.process.target.data_std == 0.5
-    if name == "unconditional-ddpm":
-        assert not net.conditions
+    if name in ("unconditional-ddpm", "noisy-classifier"):
+        assert not net.conditions and made.classifies == ("label" * (name == "noisy-classifier"))
     else:
         assert net.conditions["label"].table.weight.shape[0] == 3
 

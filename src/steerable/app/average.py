@@ -16,25 +16,35 @@ def average(
     run: Path,
     /,
     *,
-    width: float,
+    width: float = 0.1,
+    at: float = 1.0,
     out: Path | None = None,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Write the model of another averaging width, from the snapshots of a finished run.
+    """Write the model of another averaging width, or of an earlier moment, from a run's snapshots.
+
+    An early moment is the weaker model that the guidance `autoguidance` asks for:
+    `--at 0.3 --out weak.safetensors`, then `sample RUN --set guidance.kind=autoguidance
+    --set guidance.model=weak.safetensors`.
 
     Parameters
     ----------
     run
         A run folder that was trained with --set training.ema_kind=power.
     width
-        Standard deviation of the average as a share of the run, 0.03 to 0.25.
+        Standard deviation of the average as a share of the run, 0.03 to 0.25; a model has 0.1.
+    at
+        The moment, as a share of the run; the nearest one with snapshots is taken.
     out
-        The model file to write; RUN/model-WIDTH.safetensors by default.
+        The model file to write; RUN/model-WIDTH.safetensors by default, with -AT for a moment.
     json
         Print the result as one JSON object.
     """
     from steerable import api
 
-    where = api.averaged(run, width, out or run / f"model-{width:g}.safetensors")
-    result({"model": str(where), "width": width}, as_json=json, lines=[f"model    {where}"])
+    name = f"model-{width:g}" + (f"-{at:g}" if at != 1 else "")
+    where = api.averaged(run, width, out or run / f"{name}.safetensors", at=at)
+    result(
+        {"model": str(where), "width": width, "at": at}, as_json=json, lines=[f"model    {where}"]
+    )
     return 0

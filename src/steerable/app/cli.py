@@ -27,6 +27,7 @@ app = App(
 COMMANDS = {
     "train": "Train a model on labelled pictures; the same command again resumes.",
     "sample": "Make pictures of the classes asked for.",
+    "edit": "Repaint, translate, upscale or colourise pictures.",
     "evaluate": "Measure whether the labels are obeyed.",
     "sweep": "Try sampling settings and find the best.",
     "encode": "Walk pictures up to their noise and back.",

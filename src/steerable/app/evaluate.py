@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from steerable.core.errors import UserError
+
 from .console import Bar, duration, result, say_alias
 from .sample import interval_of
 
@@ -36,7 +38,8 @@ def evaluate(
 ) -> int:
     """Measure whether the labels are obeyed: class accuracy by a judge, feature Frechet distance.
 
-    Writes evaluation.json and, with the extra `eval`, report.html into the run folder.
+    Of a classifier of noised pictures, its accuracy on held-out ones at ten noise levels. Writes
+    evaluation.json and, with the extra `eval`, report.html into the run folder.
 
     Parameters
     ----------
@@ -45,7 +48,7 @@ def evaluate(
     data
         Real pictures to compare with; those of the run by default.
     n
-        Number of samples.
+        Number of samples; of held-out pictures, at most, for a classifier.
     guidance
         Weight of classifier-free guidance.
     interval
@@ -76,6 +79,9 @@ def evaluate(
         grid_kind=grid,
     )
     say_alias(sampler)
+    if model.recipe.classifies and (settings != model.recipe or guidance is not None):
+        got = "a classifier, which samples nothing"
+        raise UserError("E-CONFIG", where="sampling settings", got=got, do="leave them out")
     found = run_evaluation(model, data, settings, n=n, seed=seed)
     result(found.result, as_json=json, lines=evaluation_lines(found))
     if Path(run).is_dir():
@@ -89,6 +95,8 @@ def _reported(run: Path, model: Model, found: Evaluation) -> str:
     from steerable.jobs.report import write_numbers, write_report
 
     write_numbers(run, found)
+    if found.sample is None:
+        return f"numbers  {run / 'evaluation.json'}"
     if find_spec("matplotlib") is None or find_spec("jinja2") is None:
         return 'no report.html: pip install "steerable[eval]"'
     proceed = f"steerable train --run {run} --budget 30m"
@@ -114,7 +122,11 @@ def run_evaluation(
 
 def evaluation_lines(found: Evaluation) -> list[str]:
     """The figures for people."""
+    from steerable.jobs.classified import by_level_lines
+
     r = found.result
+    if found.sample is None:
+        return by_level_lines(r)
     lines = [
         f"accuracy {r['accuracy']:.3f} ± {r['accuracy_error']:.3f} on n = {r['n']} samples; "
         f"the judge on {r['judge_n']} real held-out pictures: {r['judge_accuracy']:.3f}",

@@ -34,7 +34,7 @@ def info(
     from steerable import api
 
     model = api.load(run, allow_code=allow_code)
-    parameters = sum(p.numel() for p in model.denoiser.parameters())
+    parameters = sum(p.numel() for p in model.network.parameters())
     about = {"file": str(model.path), "parameters": parameters, **dict(model.about)}
     text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True, default_flow_style=None)
     result(about, as_json=json, lines=[text.rstrip()])

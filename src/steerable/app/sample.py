@@ -48,6 +48,8 @@ def sample(
     n: Annotated[int, Parameter(name=["-n", "--n"])] = 16,
     guidance: float | None = None,
     interval: str | None = None,
+    classifier: str | None = None,
+    classifier_scale: float | None = None,
     steps: int | None = None,
     sampler: str | None = None,
     grid: str | None = None,
@@ -74,6 +76,10 @@ def sample(
         Weight of classifier-free guidance: 1 is off, above 1 exaggerates the label.
     interval
         Times LOW:HIGH between which guidance is at work; 0 is data, 1 is noise.
+    classifier
+        A run of the preset noisy-classifier that guides; its labels may be asked for as well.
+    classifier_scale
+        Scale of its guidance: 1 is the law of the class, 0 is off.
     steps
         Sampling steps.
     sampler
@@ -95,11 +101,11 @@ def sample(
     """
     from steerable import api
     from steerable.jobs import sample as job
-    from steerable.jobs.wish import parsed, wishes
+    from steerable.jobs.steering import with_classifier
 
     model = api.load(run, allow_code=allow_code)
     recipe = job.steered(
-        model.recipe,
+        with_classifier(model, classifier, classifier_scale),
         guidance=guidance,
         interval=interval_of(interval),
         steps=steps,
@@ -108,15 +114,24 @@ def sample(
         settings=set_ or (),
     )
     say_alias(sampler)
-    wanted = wishes(model.spec, label or [], n, seed, parsed(cond or []))
-    where, start = out or _free(Path(run) if Path(run).is_dir() else Path()), time.monotonic()
-    made, frames = _sampled(model, recipe, wanted, film=film)
-    job.write(made, model, where, frames)
-    _tell(made, where, time.monotonic() - start, as_json=json)
-    return 0
+    wanted = _wanted(model, recipe, label or [], cond or [], n=n, seed=seed)
+    where = out or _free(Path(run) if Path(run).is_dir() else Path())
+    made, seconds = _written(model, recipe, wanted, where, film=film)
+    return _tell(made, where, seconds, as_json=json)
 
 
-def _tell(made: Sample, where: Path, seconds: float, *, as_json: bool) -> None:
+def _wanted(
+    model: Model, recipe: Recipe, label: list[str], cond: list[str], *, n: int, seed: int
+) -> list[Wish]:
+    """What is asked for, of the model and of the classifiers that guide it."""
+    from steerable.jobs.steering import askable
+    from steerable.jobs.wish import parsed, wishes
+
+    return wishes(askable(model, recipe), label, n, seed, parsed(cond))
+
+
+def _tell(made: Sample, where: Path, seconds: float, *, as_json: bool) -> int:
+    """Say what was made, and leave with success."""
     recipe, n = made.recipe, len(made.wishes)
     plain = {
         "out": str(where),
@@ -128,12 +143,13 @@ def _tell(made: Sample, where: Path, seconds: float, *, as_json: bool) -> None:
     }
     done = f"{n} pictures in {where}, {made.calls} calls of the network each"
     result(plain, as_json=as_json, lines=[done, str(where / "grid.png")])
+    return 0
 
 
-def _sampled(
-    model: Model, recipe: Recipe, wanted: list[Wish], *, film: bool
-) -> tuple[Sample, list[Any]]:
-    """The pictures, with progress on stderr, and the frames of a film if one is wanted."""
+def _written(
+    model: Model, recipe: Recipe, wanted: list[Wish], where: Path, *, film: bool
+) -> tuple[Sample, float]:
+    """The pictures, made with progress on stderr and written, a film if wanted, and the seconds."""
     from steerable.jobs import sample as job
 
     frames: list[Any] = []
@@ -144,7 +160,8 @@ def _sampled(
         left = (time.monotonic() - start) * (1 / share - 1)
         bar.show(share, f"{len(wanted)} pictures  {duration(left)} left", last=made is not None)
     assert made is not None
-    return made, frames
+    job.write(made, model, where, frames)
+    return made, time.monotonic() - start
 
 
 def _free(base: Path) -> Path:

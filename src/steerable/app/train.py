@@ -71,9 +71,17 @@ def train(
             return 0
         if not stop.code:
             done = run_training(job, bar, stop)
-            lines = [f"model    {done['model']}", f"next     steerable sample {where}"]
-            result(done, as_json=json, lines=lines)
+            result(done, as_json=json, lines=_done_lines(job, done))
         return stop.code
+
+
+def _done_lines(job: Prepared, done: dict[str, Any]) -> list[str]:
+    """Where the model is, what is known of it, and what to do with it."""
+    from steerable.jobs.classified import by_level_lines
+
+    told = by_level_lines(done["accuracy"]) if "accuracy" in done else []
+    guides = f"MODEL --classifier {job.run}" if job.recipe.classifies else job.run
+    return [f"model    {done['model']}", *told, f"next     steerable sample {guides}"]
 
 
 def plan_lines(job: Prepared) -> list[str]:
@@ -114,6 +122,11 @@ def _event_text(event: dict[str, Any]) -> str:
         return f"iteration {event['iteration']}: held-out loss {ema:.4f} (EMA), {raw:.4f} (raw)"
     if event["event"] == "skipped":
         return f"iteration {event['iteration']}: update skipped, its numbers are not finite"
+    if event["event"] == "accuracy":
+        shares = ", ".join(f"{row['accuracy']:.2f}" for row in event["levels"])
+        first, last = event["levels"][0]["t"], event["levels"][-1]["t"]
+        named = f"held-out accuracy at t = {first:g} to {last:g}"
+        return f"iteration {event['iteration']}: {named}: {shares} (EMA), n = {event['n']} each"
     return ""
 
 
@@ -126,13 +139,15 @@ def run_training(job: Prepared, bar: Bar, stop: Stop) -> dict[str, Any]:
     log = Run(job.run)
     steps = iterations(job)
     step: Iteration | None = None
-    first = True
+    first, known = True, {}
     for step in steps:
         if first:
             first = False
             for line in plan_lines(job):
                 log.append("log.txt", line)
         for event in step.events:
+            if event["event"] == "accuracy":
+                known = {"accuracy": event}
             text = _event_text(event)
             if text:
                 bar.say(text)
@@ -142,7 +157,7 @@ def run_training(job: Prepared, bar: Bar, stop: Stop) -> dict[str, Any]:
             steps.close()
             bar.say(f"stopped and saved at iteration {step.i}; the same command goes on")
             break
-    done = {"run": str(job.run), "model": str(job.run / "model.safetensors"), **job.facts}
+    done = {"run": str(job.run), "model": str(job.run / "model.safetensors"), **job.facts, **known}
     if step is not None:
         done |= {"iterations": step.i, "images": step.images, "seconds": round(step.seconds, 1)}
         word = "finished" if step.i == step.total else "stopped"

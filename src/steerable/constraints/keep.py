@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steerable.core.errors import UserError
 from steerable.core.noise import Noise
 from steerable.core.schedule import Schedule
 from steerable.core.steer import Constraint
@@ -28,14 +29,32 @@ class Keep(Constraint):
     Args:
         image: The picture, floats (B,*S).
         mask: 1 where to repaint, 0 where to keep; (B,*S) or broadcast over the channels.
+
+    Raises:
+        UserError: E-SHAPE for a mask that does not fit the image, or an image that is not of the
+            shape of the sample; E-DATA if the image is not finite where it is kept.
     """
 
     image: Tensor
     mask: Tensor
 
+    def __post_init__(self) -> None:
+        image, mask = tuple(self.image.shape), tuple(self.mask.shape)
+        pairs = zip(image, mask, strict=False)
+        if len(mask) != len(image) or any(m not in (1, n) for n, m in pairs):
+            takes = f"that of the image, {image}, or 1 channel"
+            raise UserError("E-SHAPE", where="keep, mask", got=f"shape {mask}", takes=takes)
+        if not bool((self.image.isfinite() | (self.mask >= 0.5)).all()):
+            got = "values that are not finite where the mask keeps them"
+            do = "is the mask inverted? White (1) means repaint"
+            raise UserError("E-DATA", where="keep, image", got=got, do=do)
+
     def __call__(self, x_s: Tensor, s: Tensor, schedule: Schedule, noise: Noise) -> Tensor:
+        if x_s.shape != self.image.shape:
+            got, takes = f"shape {tuple(self.image.shape)}", f"that of x, {tuple(x_s.shape)}"
+            raise UserError("E-SHAPE", where="keep, image", got=got, takes=takes)
         known = self.image.to(x_s)
         if s > 0:
             alpha, sigma = (spread(a, x_s) for a in schedule(s))
             known = alpha * known + sigma * noise.normal(x_s)
-        return torch.where(self.mask >= 0.5, x_s, known)
+        return torch.where(self.mask.to(x_s.device) >= 0.5, x_s, known)

@@ -170,20 +170,32 @@ def coefficients(tracks: Sequence[tuple[int, float]], updates: int, gamma: float
     return scale * found[:count, 0]
 
 
-def recombined(run: Path, width: float) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _until(files: Sequence[tuple[int, Path]], at: float) -> Sequence[tuple[int, Path]]:
+    """The files up to the moment of the run with snapshots that is nearest to a share of it."""
+    moments = [iteration for iteration, _ in files]
+    last = min(moments, key=lambda iteration: abs(iteration - at * moments[-1]))
+    return [(iteration, path) for iteration, path in files if iteration <= last]
+
+
+def recombined(
+    run: Path, width: float, *, at: float = 1.0
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The trained weights averaged with another width, and what is known of them.
 
     Args:
         run: A run folder that was trained with `training.ema_kind=power`.
-        width: Std of the average as a share of the run.
+        width: Std of the average as a share of the run until then.
+        at: The moment, as a share of the run; the nearest one with snapshots is taken.
 
     Raises:
-        UserError: E-LIMIT for a width that the snapshots cannot tell, E-CONFIG if there are none,
-            E-CKPT-* if one is damaged.
+        UserError: E-LIMIT for a width that the snapshots cannot tell, or a moment that is none,
+            E-CONFIG if there are none, E-CKPT-* if one is damaged.
     """
     low, high = WIDTHS
     if not low <= width <= high:
         raise UserError("E-LIMIT", where="width", got=f"{width:g}", takes=f"{low} to {high}")
+    if not 0 < at <= 1:
+        raise UserError("E-LIMIT", where="at", got=f"{at:g}", takes="above 0, up to 1")
     if not run.is_dir():
         got = "is no folder" if run.exists() else "does not exist"
         raise UserError("E-CONFIG", where=str(run), got=got, takes="a run folder")
@@ -191,6 +203,7 @@ def recombined(run: Path, width: float) -> tuple[dict[str, Tensor], dict[str, An
     if not files:
         got, do = "no snapshots", "train a run with --set training.ema_kind=power"
         raise UserError("E-CONFIG", where=run.name, got=got, takes="a run that keeps them", do=do)
+    files = _until(files, at)
     stored = [store.open_model(path) for _, path in files]
     tracks = [(int(about["updates"]), gamma_of(about["width"])) for _, about in stored]
     updates = max(k for k, _ in tracks)
@@ -204,19 +217,21 @@ def recombined(run: Path, width: float) -> tuple[dict[str, Tensor], dict[str, An
     return {name: value.to(torch.float32) for name, value in sums.items()}, facts
 
 
-def write_averaged(run: Path, width: float, out: Path) -> Path:
-    """Write the model file of a run with its weights averaged with another width.
+def write_averaged(run: Path, width: float, out: Path, *, at: float = 1.0) -> Path:
+    """Write the model file of a run with its weights averaged with another width, or earlier.
 
     Args:
         run: A run folder that was trained with `training.ema_kind=power`.
         width: Std of the average as a share of the run, 0.03 to 0.25; the run's own file has 0.1.
         out: The file to write.
+        at: The moment whose average it is, as a share of the run; a model of an early moment is a
+            weaker one, as `autoguidance` needs.
 
     Raises:
         UserError: What `recombined` raises, E-CKPT-ARCH if the snapshots are of another model,
             E-DISK.
     """
-    weights, facts = recombined(run, width)
+    weights, facts = recombined(run, width, at=at)
     tensors, about = store.open_model(run / "model.safetensors")
     odd = [n for n, v in weights.items() if n not in tensors or tensors[n].shape != v.shape]
     if odd:

@@ -39,10 +39,10 @@ SEED = 1_000_000  # evaluation samples share no seed with what a user looks at b
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, as plain data, and the pictures it was measured on."""
+    """What was measured, as plain data, and the pictures it was measured on, if it makes any."""
 
     result: dict[str, Any]
-    sample: Sample
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True)

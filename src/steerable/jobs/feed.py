@@ -14,6 +14,7 @@ from steerable.core.noise import Noise
 from steerable.core.types import Batch
 
 from .augment import augmented
+from .masks import training_masks
 from .prepare import Prepared
 
 __all__ = ["Order", "drawn"]
@@ -57,12 +58,18 @@ def drawn(job: Prepared, positions: Tensor, items: Tensor) -> tuple[Batch, Noise
     x = batch.x
     if hyper.flip:
         x = torch.where(flip.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
-    cond = Condition.drop_all(conditions, batch.cond, noise)
+    told = {name: value for name, value in batch.cond.items() if name in conditions}
+    # What the network is not told, such as the label that a classifier names, is never dropped.
+    cond = {**batch.cond, **Condition.drop_all(conditions, told, noise)}
     if hyper.augment > 0:
         # A stream of its own, so that all other draws are those of the run without augmentation.
         own = Noise.of(hyper.seed, iteration=1, items=positions)
         x, value = augmented(x, hyper, own)
-        teller = conditions["augmentation"]
-        assert isinstance(teller, Condition)
-        cond["augmentation"] = teller.dropped(value, own)
+        if "augmentation" in conditions:
+            teller = conditions["augmentation"]
+            assert isinstance(teller, Condition)
+            cond["augmentation"] = teller.dropped(value, own)
+    # The holes too have a stream of their own, and are torn into the picture as it is trained on.
+    holes = Noise.of(hyper.seed, iteration=2, items=positions)
+    cond |= training_masks(conditions, x, holes)
     return Batch(x, cond), noise

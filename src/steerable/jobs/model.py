@@ -17,7 +17,7 @@ from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
 from steerable.core.types import Spec
 from steerable.recipes import store
-from steerable.recipes.assembly import denoiser
+from steerable.recipes.assembly import Network, network
 from steerable.recipes.recipe import Recipe, checked
 
 __all__ = ["Model", "find_model", "pack_model", "spec_of", "versions"]
@@ -96,17 +96,17 @@ def find_model(path: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class Model:
-    """A denoiser with its recipe and the facts of its data.
+    """A network with its recipe and the facts of its data.
 
     Attributes:
-        denoiser: The network in eval mode.
+        network: The network in eval mode: a denoiser, or a classifier of noised items.
         recipe: What it was trained with and how it is sampled by default.
         spec: Shape and class names of the data.
         about: Everything that the file says of itself, as plain data, and its SHA-256.
         path: Where it came from.
     """
 
-    denoiser: Denoiser
+    network: Network
     recipe: Recipe
     spec: Spec
     about: Mapping[str, Any]
@@ -133,10 +133,29 @@ class Model:
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # UserError is one
             got = f"no recipe that can be built ({' '.join(str(error).split())})"
             raise UserError("E-CKPT-ARCH", where=file.name, got=got) from error
-        net = denoiser(recipe, spec)
+        net = network(recipe, spec)
         fit(net, tensors, file.name)
         about = {**about, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
         return Model(net.to(device).eval(), recipe, spec, about, file)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network, which cleans.
+
+        Raises:
+            UserError: E-CONFIG if it is a classifier, which cannot make anything.
+        """
+        if isinstance(self.network, Denoiser):
+            return self.network
+        run = self.path.parent if self.path.name == "model.safetensors" else self.path
+        name = self.network.classifies
+        raise UserError(
+            "E-CONFIG",
+            where=run.name,
+            got=f"a classifier that names '{name}': it guides a model and makes nothing itself",
+            takes="a model that cleans",
+            do=f"steerable sample MODEL --classifier {run}",
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:

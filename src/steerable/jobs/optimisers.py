@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from steerable.core.condition import Condition
-from steerable.core.denoise import Denoiser
 from steerable.core.types import Batch
 from steerable.nn.embeddings import LevelEmbedding, RandomLevelEmbedding
 from steerable.nn.uncertainty import Uncertainty
+from steerable.recipes.assembly import Network
 from steerable.recipes.training import Training
 
 __all__ = ["Optimiser", "as_matrix", "newton_schulz_share", "paying"]
@@ -55,7 +55,7 @@ def as_matrix(value: Tensor, *, like: Tensor) -> Tensor:
     return flat.reshape(len(flat), -1)
 
 
-def paying(net: Denoiser, batch: Batch, size: int) -> dict[str, nn.Parameter]:
+def paying(net: Network, batch: Batch, size: int) -> dict[str, nn.Parameter]:
     """The hidden matrices of the backbone for which Muon pays, by parameter name.
 
     Left out are the first and the last layer, what embeds the noise level, convolutions in groups,
@@ -140,7 +140,7 @@ class Optimiser:
 
     def __init__(
         self,
-        net: Denoiser,
+        net: Network,
         training: Training,
         batch: Batch,
         uncertainty: Uncertainty | None = None,

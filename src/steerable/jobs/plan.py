@@ -23,9 +23,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from steerable.core.denoise import Denoiser
 from steerable.core.noise import Noise
 from steerable.core.types import Batch
+from steerable.recipes.assembly import Network
 from steerable.recipes.training import Budget, Training
 
 from .objective import losses
@@ -152,17 +152,17 @@ def reopened(before: Plan, now: Plan, *, iteration: int, used: float) -> Plan:
     return replace(plan, total=iteration + max(1, round((1.0 - min(1.0, used)) * plan.total)))
 
 
-def forward_flops(denoiser: Denoiser, batch: Batch) -> int:
+def forward_flops(net: Network, batch: Batch) -> int:
     """FLOP of one forward pass for one item, counted by torch."""
     item = Batch(batch.x[:1], {k: v[:1] for k, v in batch.cond.items()})
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        denoiser(item.x, torch.full((1,), 0.5, dtype=torch.float64), item.cond)
+        net(item.x, torch.full((1,), 0.5, dtype=torch.float64), item.cond)
     return int(counter.get_total_flops())
 
 
-def measure(denoiser: Denoiser, batch: Batch, training: Training, *, seconds: float = 1.0) -> float:
+def measure(net: Network, batch: Batch, training: Training, *, seconds: float = 1.0) -> float:
     """Training iterations a second of a scratch copy, after two that warm the caches up."""
-    scratch = copy.deepcopy(denoiser)
+    scratch = copy.deepcopy(net)
     optimiser = Optimiser(scratch, training.model_copy(update={"lr": 1e-6}), batch)
     noise = Noise.of(0, iteration=0, items=torch.arange(len(batch.x)))
     iterations, start = -2, 0.0
@@ -178,9 +178,9 @@ def measure(denoiser: Denoiser, batch: Batch, training: Training, *, seconds: fl
             return iterations / (time.perf_counter() - start)
 
 
-def compile_pays(denoiser: Denoiser, batch: Batch, training: Training, eager: float) -> bool:
+def compile_pays(net: Network, batch: Batch, training: Training, eager: float) -> bool:
     """Whether the compiled network trains measurably faster than `eager` iterations a second."""
-    trial = copy.deepcopy(denoiser)
+    trial = copy.deepcopy(net)
     compile_in_place: Callable[[], Any] = trial.backbone.compile
     compile_in_place()
     return measure(trial, batch, training) > 1.05 * eager

@@ -59,7 +59,7 @@ def _recipe(
     made = checked(find_preset(preset)(spec, data=part, budget=budget, size=size).plain())
     kind = made.with_set(settings).backbone.kind
     if kind != made.backbone.kind:  # another network has another meaning of the size
-        options = find("backbone", kind).sized(spec.shape, size_of("s" if size == "auto" else size))
+        options = find(made.room, kind).sized(spec.shape, size_of("s" if size == "auto" else size))
         made = checked({**made.plain(), "backbone": {"kind": kind, **options}})
     return made.with_set(settings)
 
@@ -126,7 +126,7 @@ def _asked_again(
         own = [s for s in settings if not s.strip().startswith("data.")]
         fresh = _recipe(made.data, spec, made.preset, "10m", size, own).backbone
         wanted["backbone"] = (made.backbone.kind, fresh.kind)
-        sized = find("backbone", fresh.kind).sized(spec.shape, size_of(size))
+        sized = find(made.room, fresh.kind).sized(spec.shape, size_of(size))
         for name in sized if made.backbone.kind == fresh.kind else ():
             now, new = made.backbone.options[name], fresh.options[name]
             wanted[name] = (repr(now), repr(new))

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
 from steerable.core.types import Splits
-from steerable.recipes.assembly import denoiser
+from steerable.recipes.assembly import Network, network
 from steerable.recipes.part import build
 from steerable.recipes.recipe import Budget, Recipe
 
 from .augment import check_augmentation
+from .classified import labelled
 from .data import compare, data_report, known_to
 from .plan import Plan, compile_pays, first_plan, forward_flops, measure
 from .run import Run
@@ -31,7 +31,7 @@ class Prepared:
     run: Path
     splits: Splits
     report: dict[str, Any]
-    denoiser: Denoiser
+    denoiser: Network
     facts: dict[str, Any]
     plan: Plan
     resumes: bool
@@ -81,9 +81,11 @@ def prepare(recipe: Recipe, run: str | Path, *, splits: Splits | None = None) ->
         compare(Run(Path(run)).data_report(), report, str(run))
     else:  # a run that was begun goes on as it was
         check_augmentation(recipe.training, splits.train.spec)
-    splits = known_to(splits, set(recipe.conditions))
+    splits = known_to(splits, {*recipe.conditions, recipe.classifies})
     torch.manual_seed(recipe.training.seed)  # the initial weights
-    net = denoiser(recipe, splits.train.spec)
+    net = network(recipe, splits.train.spec)
+    if recipe.classifies:
+        splits = labelled(splits, recipe.classifies)
     batch_size = recipe.training.batch
     batch = splits.train.batch(torch.arange(batch_size) % len(splits.train))
     rate = measure(net, batch, recipe.training)

@@ -103,6 +103,7 @@ def write_report(run: Path, model: Model, evaluation: Evaluation, *, proceed: st
         do = 'pip install "steerable[eval]"'
         raise UserError("E-EXTRA", where="report", got=f"no {error.name}", do=do) from error
     result, made = evaluation.result, evaluation.sample
+    assert made is not None, "a report shows samples"
     rows, titles = by_title(made)
     template = resources.files("steerable").joinpath("jobs/report.html.j2").read_text("utf-8")
     page = (

@@ -18,14 +18,14 @@ from steerable.core.sample import Moment, trajectory
 from steerable.core.steer import Guidance
 from steerable.core.types import Spec
 from steerable.recipes.aliases import resolve
-from steerable.recipes.conditioning import INNER
+from steerable.recipes.conditioning import INNER, guided
 from steerable.recipes.recipe import Recipe, checked
 
 from . import durable
 from .model import Model, versions
 from .pictures import bytes_of, film, labelled_grid, png, settings_text
-from .steering import answering, given, steering, times_of
-from .wish import Wish, conditioned
+from .steering import answering, askable, given, steering, times_of
+from .wish import Wish, batches, conditioned
 
 __all__ = ["Sample", "drawn", "moments", "sample", "steered"]
 
@@ -75,8 +75,11 @@ def steered(
         takes = "sampler.… and guidance.…: the rest is in the weights"
         raise UserError("E-CONFIG", where=f"--set {idle[0]}", got="no effect here", takes=takes)
     tree = recipe.plain()
-    if any(part.kind not in INNER for part in recipe.conditions.values()):
-        tree["guidance"] = _guided(tree["guidance"], guidance, interval)
+    conditional = any(part.kind not in INNER for part in recipe.conditions.values())
+    classified = any(part.kind == "classifier" for part in recipe.guidance)
+    if conditional or (classified and guidance in (None, 1.0)):
+        weight = guidance if conditional else None
+        tree["guidance"] = guided(tree["guidance"], weight, interval)
     elif interval is not None or guidance not in (None, 1.0):
         takes = "weight 1: this model was trained without a condition"
         raise UserError("E-CONFIG", where="guidance", got=str(guidance or interval), takes=takes)
@@ -96,24 +99,6 @@ def steered(
     return changed.with_set(settings) if settings else changed
 
 
-def _guided(
-    parts: Sequence[dict[str, Any]], guidance: float | None, interval: tuple[float, float] | None
-) -> list[dict[str, Any]]:
-    """The guidances with another weight and interval of the first one that has a weight."""
-    made = [dict(part) for part in parts]
-    if guidance is None and interval is None:
-        return made
-    weighed = [part for part in made if part["kind"] == "cfg" or "weight" in part]
-    if not weighed:
-        made.insert(0, {"kind": "cfg"})
-    first = weighed[0] if weighed else made[0]
-    if guidance is not None:
-        first["weight"] = guidance
-    if interval is not None:
-        first["stop"], first["start"] = interval
-    return made
-
-
 def moments(
     net: Denoiser,
     recipe: Recipe,
@@ -122,9 +107,18 @@ def moments(
     *,
     guide: Sequence[Guidance] = (),
 ) -> Iterator[tuple[Moment, int]]:
-    """The moments of one batch of wishes, each with the network's evaluations a picture so far."""
+    """The moments of one batch of wishes, each with the network's evaluations a picture so far.
+
+    Raises:
+        UserError: E-CONFIG if the wishes differ and the sampler takes one for all.
+    """
     calls = 0
-    answer = answering(net)
+    sampler = recipe.sampler.sampler()
+    if len(_batches(recipe, wanted, len(wanted))) > 1:
+        where, got = f"sampler '{recipe.sampler.kind}'", "a batch of different wishes"
+        raise UserError("E-CONFIG", where=where, got=got, takes="one wish for the whole batch")
+    known = given(wanted, next(net.parameters()).device)
+    answer = answering(net, known)
 
     def counted(x_t: Tensor, t: Tensor, cond: Any) -> Any:
         nonlocal calls
@@ -139,7 +133,7 @@ def moments(
             steer.ask(cond),
             _start(net, recipe, spec, wanted, steer.times[0], noise),
             schedule=net.process.schedule,
-            sampler=recipe.sampler.sampler(),
+            sampler=sampler,
             times=steer.times,
             noise=noise,
             constraints=steer.constraints,
@@ -151,12 +145,15 @@ def moments(
 def _start(
     net: Denoiser, recipe: Recipe, spec: Spec, wanted: Sequence[Wish], t: Tensor, noise: Noise
 ) -> Tensor:
-    """Noise, or below strength 1 the given picture with the noise of that time.
+    """Noise, the `start` that is given, or below strength 1 the picture with noise of that time.
 
     Raises:
         UserError: E-CONFIG if there is no picture, or a part of it is hidden.
     """
     device = next(net.parameters()).device
+    start = given(wanted, device).get("start")
+    if start is not None:
+        return start
     if recipe.sampler.strength == 1.0:
         like = torch.empty(len(wanted), *spec.shape, device=device)
         return net.process.start(t, noise, like)
@@ -169,9 +166,19 @@ def _start(
 
 
 def drawn(net: Denoiser, recipe: Recipe, spec: Spec, wanted: Sequence[Wish]) -> Tensor:
-    """The pictures (n,*S) of some wishes as floats, all in one batch."""
-    *_, (last, _) = moments(net, recipe, spec, wanted)
-    return last.x
+    """The pictures (n,*S) of some wishes as floats, in one batch if the sampler takes it."""
+    groups = _batches(recipe, wanted, len(wanted))
+    pictures = []
+    for places in groups:
+        *_, (last, _) = moments(net, recipe, spec, [wanted[i] for i in places])
+        pictures.append(last.x)
+    return torch.cat(pictures)[torch.cat([torch.tensor(g) for g in groups]).argsort()]
+
+
+def _batches(recipe: Recipe, wanted: Sequence[Wish], most: int) -> list[list[int]]:
+    """Places of the wishes that are sampled together; some samplers take one wish a batch."""
+    alike = getattr(recipe.sampler.sampler(), "one_wish", False)
+    return batches(wanted, most, alike=alike)
 
 
 @dataclass(frozen=True)
@@ -198,18 +205,20 @@ def sample(
         recipe: Its recipe with the sampling settings to use, from `steered`.
         wanted: The pictures.
         frames: If given, receives x0-hat (n,*S) uint8 of the first batch after every step.
-        guide: Further guidances, after those of the recipe.
+        guide: Further guidances, beside those of the recipe.
 
     Raises:
         UserError: E-NUM if the numbers do not stay finite.
     """
-    batches = [wanted[i : i + BATCH] for i in range(0, len(wanted), BATCH)]
-    of = len(batches) * (len(times_of(model.denoiser, recipe)) - 1)
+    groups = _batches(recipe, wanted, BATCH)
+    of = len(groups) * (len(times_of(model.denoiser, recipe)) - 1)
     done, most = 0, 0
+    spec = askable(model, recipe)
     pictures = []
-    for number, batch in enumerate(batches):
+    for number, places in enumerate(groups):
         calls, x = 0, torch.empty(0)
-        path = moments(model.denoiser, recipe, model.spec, batch, guide=guide)
+        batch = [wanted[i] for i in places]
+        path = moments(model.denoiser, recipe, spec, batch, guide=guide)
         for moment, calls in path:  # noqa: B007
             x = moment.x
             if frames is not None and number == 0:
@@ -219,7 +228,7 @@ def sample(
                 yield Progress(done, of)
         pictures.append(bytes_of(x))
         most = max(most, calls)
-    x = torch.cat(pictures)
+    x = torch.cat(pictures)[torch.cat([torch.tensor(g) for g in groups]).argsort()]
     yield Progress(done, of, Sample(x, tuple(wanted), recipe, most))
 
 

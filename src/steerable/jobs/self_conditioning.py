@@ -12,19 +12,19 @@ from torch import Tensor
 
 from steerable.conditions.estimate import Estimate as EstimateCondition
 from steerable.core.condition import Condition
-from steerable.core.denoise import Denoiser
 from steerable.core.noise import Noise
 from steerable.core.types import Batch, Cond, Denoise, Estimate
+from steerable.recipes.assembly import Network
 
 __all__ = ["estimated", "names_of", "remembering"]
 
 
-def names_of(net: Denoiser) -> list[str]:
+def names_of(net: Network) -> list[str]:
     """Names of the conditions that are the network's own estimate."""
     return [name for name, c in net.conditions.items() if isinstance(c, EstimateCondition)]
 
 
-def estimated(net: Denoiser, batch: Batch, t: Tensor, z: Tensor, noise: Noise) -> Batch:
+def estimated(net: Network, batch: Batch, t: Tensor, z: Tensor, noise: Noise) -> Batch:
     """The batch with the estimates of a first pass, hidden from the condition's share of items.
 
     The first pass sees no estimate and gets no gradient.
@@ -69,7 +69,8 @@ def remembering(denoise: Denoise, names: Sequence[str]) -> Denoise:
         heard[key] = None if last is None else last[:n]
         known = {} if last is None else dict.fromkeys(names, last[:n])
         estimate = denoise(x_t, t, {**cond, **known})
-        answers[key] = estimate.x0 if last is None else torch.cat([estimate.x0, last[n:]])
+        x0 = estimate.x0.detach()  # a guidance may take gradients through this answer alone
+        answers[key] = x0 if last is None else torch.cat([x0, last[n:]])
         return estimate
 
     return told

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
 from steerable.nn.uncertainty import Uncertainty
+from steerable.recipes.assembly import Network
 from steerable.recipes.training import Budget
 
 from . import averaging, checkpoint, durable
@@ -27,7 +27,7 @@ __all__ = ["State", "fresh", "restore", "save"]
 class State:
     """What changes while training; everything in it is saved with a checkpoint."""
 
-    net: Denoiser
+    net: Network
     ema: AveragedModel
     optimiser: Optimiser
     plan: Plan

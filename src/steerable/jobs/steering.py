@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,23 @@ from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
 from steerable.core.steer import Constraint, Guidance
 from steerable.core.types import Ask, Cond, Denoise, Estimate, Spec
+from steerable.nn.noisy_classifier import NoisyClassifier
 from steerable.recipes.assembly import constraints, grid, guidances
 from steerable.recipes.part import build
-from steerable.recipes.recipe import Recipe
+from steerable.recipes.recipe import Recipe, checked
 
+from .masks import seeing
 from .model import Model, find_model
 from .self_conditioning import names_of, remembering
 from .wish import Wish, asked, conditioned
 
-__all__ = ["GIVEN", "Steering", "answering", "given", "other", "steering", "times_of"]
+__all__ = [
+    "GIVEN", "Steering", "answering", "askable", "given", "other", "steering", "times_of",
+    "with_classifier",
+]  # fmt: skip
 
-GIVEN = ("image", "mask", "reference", "measured")  # what may be given with a wish
+LAST = ("classifier", "threshold")  # guidances that others should stand before
+GIVEN = ("image", "mask", "reference", "measured", "start")  # what may be given with a wish
 
 
 @dataclass(frozen=True)
@@ -46,17 +52,21 @@ class Steering:
         return lambda x_t, t: self.denoise(x_t, t, cond)
 
 
-def answering(net: Denoiser) -> Denoise:
+def answering(net: Denoiser, known: Mapping[str, Tensor] | None = None) -> Denoise:
     """The network as a denoiser that is told only the conditions it was built with.
 
     A wish may name more: the label that a classifier guides an unconditional model to.
+
+    Args:
+        net: The network.
+        known: What was given with the wishes; one that was trained with masks sees it.
     """
     names = names_of(net)
 
     def answer(x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
         return net(x_t, t, {k: v for k, v in cond.items() if k in net.conditions})
 
-    return remembering(answer, names)
+    return remembering(seeing(answer, net, known or {}), names)
 
 
 def times_of(net: Denoiser, recipe: Recipe) -> Tensor:
@@ -65,7 +75,9 @@ def times_of(net: Denoiser, recipe: Recipe) -> Tensor:
     first = recipe.sampler.strength
     if first == 1.0:
         return times
-    return torch.cat([torch.tensor([first], dtype=times.dtype), times[times < first]])
+    times = torch.cat([torch.tensor([first], dtype=times.dtype), times[times < first]])
+    # Where a grid that climbs is cut off, it would stand still.
+    return torch.cat([times[:1], times[1:][times.diff() != 0]])
 
 
 def given(wanted: Sequence[Wish], device: Any = "cpu") -> dict[str, Tensor]:
@@ -92,20 +104,95 @@ def _loaded(path: str, changed: int, device: str) -> Model:
     return Model.load(path, device=device)
 
 
+def _found(path: str, device: Any) -> Model:
+    file = find_model(path)
+    return _loaded(str(file), file.stat().st_mtime_ns, str(device))
+
+
 def other(path: str, net: Denoiser, device: Any) -> Model:
     """Another model that answers about the same x_t as `net`.
 
     Raises:
         UserError: E-CONFIG if there is none or its process noises otherwise, E-CKPT-*.
     """
-    file = find_model(path)
-    model = _loaded(str(file), file.stat().st_mtime_ns, str(device))
-    mine, its = net.process.schedule, model.denoiser.process.schedule
+    model = _found(path, device)
+    mine, its = net.process.schedule, model.network.process.schedule
     if mine != its:
         got, takes = f"noised by {its}", f"a model noised by {mine}"
         do = "train it with the same process and its options"
         raise UserError("E-CONFIG", where=Path(path).name, got=got, takes=takes, do=do)
     return model
+
+
+def _classifier(path: str, net: Denoiser, spec: Spec) -> tuple[NoisyClassifier, tuple[str, ...]]:
+    """The classifier of a run that sees the same x_t as `net`, and the names of its classes.
+
+    Raises:
+        UserError: E-CONFIG if there is none, it cleans, is noised otherwise, or has other classes
+            than the model for the same label; E-SHAPE for other items; E-CKPT-*.
+    """
+    do = "steerable train DATA --preset noisy-classifier, with the process of the model"
+    takes = "the run of a classifier"
+    if not path:
+        raise UserError("E-CONFIG", where="guidance.classifier.run", got="none", takes=takes, do=do)
+    device, where = next(net.parameters()).device, Path(path).name
+    if not isinstance(_found(path, device).network, NoisyClassifier):
+        raise UserError("E-CONFIG", where=where, got="a model that cleans", takes=takes, do=do)
+    model = other(path, net, device)
+    found = model.network
+    assert isinstance(found, NoisyClassifier)
+    if model.spec.shape != spec.shape:
+        got, takes = f"items {model.spec.shape}", f"items {spec.shape}"
+        raise UserError("E-SHAPE", where=where, got=got, takes=takes)
+    its = model.spec.labels[found.classifies]
+    mine = spec.labels.get(found.classifies, its)
+    if mine != its:
+        got, takes = f"'{found.classifies}' is one of {', '.join(its)}", ", ".join(mine)
+        do = "train it on the same data"
+        raise UserError("E-CONFIG", where=where, got=got, takes=takes, do=do)
+    return found, its
+
+
+def askable(model: Model, recipe: Recipe) -> Spec:
+    """What may be asked for: the model's own conditions, and the labels of classifiers that guide.
+
+    Raises:
+        UserError: What speaks against a classifier.
+    """
+    net, spec = model.denoiser, model.spec
+    for part in recipe.guidance:
+        if part.kind == "classifier":
+            found, names = _classifier(part.options["run"], net, spec)
+            spec = replace(spec, labels={**spec.labels, found.classifies: names})
+    return spec
+
+
+def with_classifier(model: Model, run: str | Path | None, scale: float | None) -> Recipe:
+    """The model's recipe, guided by the classifier of a run as well; what is None stays.
+
+    It comes before what clips, so that this clips what it has moved.
+
+    Raises:
+        UserError: E-CONFIG for a scale without a classifier, and what speaks against that one.
+    """
+    net, recipe = model.denoiser, model.recipe
+    if run is None and scale is None:
+        return recipe
+    tree = recipe.plain()
+    parts = tree["guidance"]
+    place = [part["kind"] for part in parts]
+    if "classifier" not in place:
+        if run is None:
+            where, takes = "classifier_scale", "a scale beside the run of a classifier"
+            raise UserError("E-CONFIG", where=where, got="no classifier", takes=takes)
+        before = place.index("threshold") if "threshold" in place else len(place)
+        parts.insert(before, {"kind": "classifier"})
+        place.insert(before, "classifier")
+    part = parts[place.index("classifier")]
+    part |= {} if run is None else {"run": str(run)}
+    part |= {} if scale is None else {"scale": scale}
+    _classifier(part["run"], net, model.spec)
+    return checked(tree)
 
 
 def _context(
@@ -123,10 +210,14 @@ def _context(
         if model.spec.shape != spec.shape:
             got, takes = f"items {model.spec.shape}", f"items {spec.shape}"
             raise UserError("E-SHAPE", where=Path(path).name, got=got, takes=takes)
-        return answering(model.denoiser)
+        return answering(model.denoiser, made)
+
+    def classifier(path: str) -> NoisyClassifier:
+        return _classifier(path, net, spec)[0]
 
     made: dict[str, Any] = {"schedule": net.process.schedule, "times": times}
-    made |= {"written": written, "weaker": weaker, **given(wanted, device)}
+    made |= {"written": written, "weaker": weaker, "classifier": classifier}
+    made |= given(wanted, device)
     if recipe.operator is not None:
         made["operator"] = build("operator", recipe.operator, **made)
     return made
@@ -149,13 +240,17 @@ def steering(
         recipe: The sampling settings.
         spec: What may be asked for.
         wanted: The wishes of the batch.
-        guide: Further guidances, which come after those of the recipe.
+        guide: Further guidances. They come after those of the recipe, but before what keeps no
+            gradient and before what clips.
 
     Raises:
         UserError: E-CONFIG for a part that needs what was not given.
     """
     times = times_of(net, recipe)
     context = _context(net, recipe, spec, wanted, times)
-    for guidance in (*guidances(recipe.guidance, **context), *guide):
+    made = guidances(recipe.guidance, **context)
+    kinds = [part.kind for part in recipe.guidance]
+    place = next((i for i, kind in enumerate(kinds) if kind in LAST), len(kinds))
+    for guidance in (*made[:place], *guide, *made[place:]):
         ask = guidance(ask)
     return Steering(ask, constraints(recipe.constraints, **context), times)

@@ -13,12 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
 from steerable.core.noise import Noise
 from steerable.core.types import Batch
+from steerable.nn.noisy_classifier import NoisyClassifier
 from steerable.recipes.training import Budget
 
 from . import averaging, checkpoint, durable
+from .classified import by_level
 from .feed import Order, drawn
 from .lease import Lease
 from .objective import objective
@@ -48,7 +51,8 @@ class Iteration:
         seconds: Seconds of training, over all sessions.
         left: Seconds left, estimated.
         share: Share of the budget that is used, 0 to 1.
-        events: What happened beside: validation, previews, checkpoints, skipped updates.
+        events: What happened beside: validation, previews or accuracies, checkpoints, skipped
+            updates.
     """
 
     i: int
@@ -213,7 +217,7 @@ def _milestone(i: int) -> bool:
 def _events(
     job: Prepared, run: Run, state: State, loss: float, norm: float, lr: float
 ) -> list[dict[str, Any]]:
-    """Logs, and at milestones the validation loss and a preview, from raw and EMA weights."""
+    """Logs; at milestones the validation loss and what else there is to see of the weights."""
     events: list[dict[str, Any]] = []
     if math.isfinite(loss) and math.isfinite(norm):
         state.loss_sum, state.loss_count = state.loss_sum + loss, state.loss_count + 1
@@ -239,11 +243,24 @@ def _events(
         run.append("metrics.jsonl", losses)
         state.validations.append(losses)
         events.append(losses)
-        name = f"samples/preview-{state.iteration:08d}.png"
-        picture = preview([state.net, state.ema.module], job.recipe, job.splits.train.spec)
-        run.tolerate("previews", lambda: durable.write(job.run / name, picture))
-        events.append({"event": "preview", "iteration": state.iteration, "file": name})
+        events.append(_seen(job, run, state))
     return events
+
+
+def _seen(job: Prepared, run: Run, state: State) -> dict[str, Any]:
+    """A preview from raw and EMA weights, or the accuracies of a classifier's EMA weights."""
+    net, averaged = state.net, state.ema.module
+    if isinstance(net, NoisyClassifier):
+        assert isinstance(averaged, NoisyClassifier)
+        found = by_level(averaged, job.splits.held_out)
+        event = {"event": "accuracy", "iteration": state.iteration, **found}
+        run.append("metrics.jsonl", event)
+        return event
+    assert isinstance(averaged, Denoiser)
+    name = f"samples/preview-{state.iteration:08d}.png"
+    picture = preview([net, averaged], job.recipe, job.splits.train.spec)
+    run.tolerate("previews", lambda: durable.write(job.run / name, picture))
+    return {"event": "preview", "iteration": state.iteration, "file": name}
 
 
 def _rewind(run: Path, iteration: int) -> None:

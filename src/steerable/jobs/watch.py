@@ -9,8 +9,10 @@ import torch
 from steerable.core.denoise import Denoiser
 from steerable.core.noise import Noise
 from steerable.core.types import Dataset, Spec
+from steerable.recipes.assembly import Network
 from steerable.recipes.recipe import Recipe
 
+from .objective import loss_at
 from .pictures import bytes_of, labelled_grid, png
 from .sample import drawn
 from .wish import Wish
@@ -21,7 +23,7 @@ SEED = 20_240_101  # of every validation and preview, so that only the weights c
 
 
 @torch.no_grad()
-def validation_loss(net: Denoiser, held_out: Dataset, *, items: int = 512) -> float:
+def validation_loss(net: Network, held_out: Dataset, *, items: int = 512) -> float:
     """Mean loss of held-out items at fixed times and noise, in eval mode."""
     was_training = net.training
     net.eval()
@@ -33,7 +35,7 @@ def validation_loss(net: Denoiser, held_out: Dataset, *, items: int = 512) -> fl
     times = net.process.draw(count, noise)
     batch = held_out.batch(index)
     z = noise.normal(batch.x)
-    losses = net.process.loss_at(net, batch, times, z)
+    losses = loss_at(net, batch, times, z)
     net.train(was_training)
     return float(losses.mean())
 

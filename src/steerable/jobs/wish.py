@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from steerable.core.errors import UserError
+from steerable.core.noise import Noise, mix
 from steerable.core.types import Spec
 
-__all__ = ["Wish", "asked", "check_counts", "conditioned", "parsed", "wishes"]
+__all__ = ["Wish", "asked", "batches", "check_counts", "conditioned", "parsed", "wishes"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Wish:
             name that is missing asks for nothing.
         seed: Seed of the picture.
         given: Tensors that steer, as floats: `image` and `reference` (C,H,W) in [-1, 1], `mask`
-            (1,H,W), 1 where to repaint, `measured` in the shape of the operator.
+            (1,H,W), 1 where to repaint, `measured` in the shape of the operator; `start` (C,H,W)
+            is x_t at the first time, instead of noise.
     """
 
     cond: Mapping[str, Any] = field(default_factory=dict)
@@ -141,6 +143,10 @@ def wishes(
 ) -> list[Wish]:
     """`n` pictures of each label, or of every class; picture i has the seed `seed` + i.
 
+    A label "shirt|dress" means either: every picture draws one of them with its seed, with equal
+    chances, which samples the mixture of the classes exactly. Not so if a class has a `|` in its
+    name.
+
     Args:
         spec: What is known of the data.
         labels: Class names; none means every class, unless `cond` says otherwise.
@@ -153,14 +159,56 @@ def wishes(
             numbers out of range.
     """
     check_counts(n, seed)
-    fixed = {name: asked(spec, name, value) for name, value in (cond or {}).items()}
+    fixed = {name: _either(spec, name, value) for name, value in (cond or {}).items()}
     if labels and "label" not in spec.labels:
         asked(spec, "label", labels[0])
-    names = [asked(spec, "label", name) for name in labels]
+    names = [_either(spec, "label", name) for name in labels]
     if not names and not fixed:
-        names = list(spec.labels.get("label", ()))
+        names = [(name,) for name in spec.labels.get("label", ())]
     every = [{"label": name, **fixed} for name in names] or [fixed]
-    return [Wish(one, seed + i) for i, one in enumerate(one for one in every for _ in range(n))]
+    each = [one for one in every for _ in range(n)]
+    seeds = range(seed, seed + len(each))
+    return [Wish(cond, s) for s, cond in zip(seeds, _decided(each, seeds), strict=True)]
+
+
+def _either(spec: Spec, name: str, value: Any) -> tuple[Any, ...]:
+    """The values of which any will do, in the form of a `Wish`."""
+    known = spec.labels.get(name, ())
+    choice = isinstance(value, str) and known and not any("|" in other for other in known)
+    parts = [part.strip() for part in value.split("|")] if choice else [value]
+    return tuple(asked(spec, name, part) for part in parts)
+
+
+def _decided(
+    each: Sequence[Mapping[str, tuple[Any, ...]]], seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """One value of each condition of each picture, drawn with its seed."""
+    # Streams of their own: those of the seeds themselves draw the noise of the pictures.
+    noise = Noise(mix(torch.tensor(seeds) + 1))
+    places = {name: noise.uniform(len(each)).tolist() for name in each[0]}
+    return [
+        {name: v[min(int(places[name][i] * len(v)), len(v) - 1)] for name, v in one.items()}
+        for i, one in enumerate(each)
+    ]
+
+
+def batches(wanted: Sequence[Wish], most: int, *, alike: bool = False) -> list[list[int]]:
+    """Places of the wishes that are sampled together.
+
+    Args:
+        wanted: The wishes.
+        most: Largest batch.
+        alike: Only wishes that differ in nothing but their seed.
+    """
+
+    def key(wish: Wish) -> Any:
+        given = [(name, value.cpu().numpy().tobytes()) for name, value in wish.given.items()]
+        return *sorted(wish.cond.items()), *sorted(given)
+
+    groups: dict[Any, list[int]] = {}
+    for i, wish in enumerate(wanted):
+        groups.setdefault(key(wish) if alike else None, []).append(i)
+    return [part[i : i + most] for part in groups.values() for i in range(0, len(part), most)]
 
 
 def _rows(spec: Spec, name: str, values: Sequence[Any]) -> Tensor:

@@ -10,13 +10,44 @@ from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
 from steerable.core.steer import Constraint, Guidance
 from steerable.core.types import Spec
+from steerable.nn.noisy_classifier import NoisyClassifier
 
 from .part import Part, build, find
 from .recipe import Recipe
 
-__all__ = ["constraints", "denoiser", "grid", "guidances"]
+__all__ = ["Network", "classifier", "constraints", "denoiser", "grid", "guidances", "network"]
+
+Network = Denoiser | NoisyClassifier  # what a recipe trains: one cleans, the other names
 
 _NAMED = {"label": "labels", "vector": "vectors", "tokens": "tokens"}  # where a spec names them
+
+
+def network(recipe: Recipe, spec: Spec) -> Network:
+    """Build what the recipe trains, for the data that `spec` describes.
+
+    Raises:
+        UserError: E-CONFIG for a condition or a label that the data does not have.
+    """
+    return classifier(recipe, spec) if recipe.classifies else denoiser(recipe, spec)
+
+
+def classifier(recipe: Recipe, spec: Spec) -> NoisyClassifier:
+    """Build process and network for the classes of one label.
+
+    Raises:
+        UserError: E-CONFIG if the data has no such label, E-DATA if it has less than two classes.
+    """
+    name = recipe.classifies
+    if name not in spec.labels:
+        got, takes = f"'{name}', which the data does not have", ", ".join(spec.labels) or "no label"
+        raise UserError("E-CONFIG", where="classifies", got=got, takes=takes)
+    classes = len(spec.labels[name])
+    if classes < 2:
+        got, takes = f"{classes} class of '{name}'", "2 or more to tell apart"
+        raise UserError("E-DATA", where=spec.name, got=got, takes=takes)
+    process = build("process", recipe.process, data_std=spec.std)
+    backbone = build("classifier", recipe.backbone, shape=spec.shape, classes=classes)
+    return NoisyClassifier(process, backbone, name)
 
 
 def denoiser(recipe: Recipe, spec: Spec) -> Denoiser:

@@ -28,6 +28,7 @@ __all__ = ["ROOMS", "Part", "build", "check", "describe", "find", "kinds"]
 ROOMS: dict[str, str] = {
     "process": "processes",
     "backbone": "backbones",
+    "classifier": "classifiers",
     "condition": "conditions",
     "guidance": "guidance",
     "constraint": "constraints",

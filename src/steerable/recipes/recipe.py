@@ -67,6 +67,7 @@ class Recipe(BaseModel):
         data: Part of the room `datasets`.
         process: How data is noised, what the network answers, what an error costs.
         backbone: The network.
+        classifies: Name of the label that the network names; empty for one that cleans.
         conditions: One part a condition, by the name that the data has for it.
         training: Budget, optimiser, seed.
         sampler: Sampler, steps and time grid to draw with by default.
@@ -83,6 +84,7 @@ class Recipe(BaseModel):
     data: Part
     process: Part
     backbone: Part
+    classifies: str = ""
     conditions: dict[str, Part] = Field(default_factory=dict)
     training: Training = Training()
     sampler: Sampling = Sampling()
@@ -90,6 +92,11 @@ class Recipe(BaseModel):
     constraints: tuple[Part, ...] = ()
     operator: Part | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def room(self) -> str:
+        """The room that the backbone comes from."""
+        return "classifier" if self.classifies else "backbone"
 
     def plain(self) -> dict[str, Any]:
         """The recipe as plain data, in the form on disk."""
@@ -99,6 +106,7 @@ class Recipe(BaseModel):
             "data": self.data.flat(),
             "process": self.process.flat(),
             "backbone": self.backbone.flat(),
+            "classifies": self.classifies,
             "conditions": {name: part.flat() for name, part in self.conditions.items()},
             "training": self.training.model_dump(),
             "sampler": self.sampler.flat(),
@@ -171,10 +179,17 @@ def _assign(tree: dict[str, Any], steps: list[str], value: Any, path: str) -> No
 def _told(recipe: Recipe) -> dict[str, Part]:
     """The conditions, with the one that tells the network of augmentations where there are any.
 
+    A classifier is told nothing: a moved picture has the class that it had.
+
     Raises:
-        UserError: E-CONFIG if another condition has its name.
+        UserError: E-CONFIG if another condition has its name, or a classifier has any.
     """
     name = "augmentation"
+    if recipe.classifies:
+        if recipe.conditions:
+            got, takes = ", ".join(recipe.conditions), "none where classifies is set"
+            raise UserError("E-CONFIG", where="conditions", got=got, takes=takes)
+        return {}
     if recipe.training.augment == 0:
         return recipe.conditions
     part = recipe.conditions.get(name, Part(kind=name))
@@ -223,7 +238,7 @@ def checked(tree: Mapping[str, Any]) -> Recipe:
         update={
             "data": check("data", recipe.data, "data"),
             "process": check("process", recipe.process, "process"),
-            "backbone": check("backbone", recipe.backbone, "backbone"),
+            "backbone": check(recipe.room, recipe.backbone, "backbone"),
             "conditions": {
                 name: check("condition", part, f"conditions.{name}")
                 for name, part in _told(recipe).items()

@@ -59,6 +59,7 @@ class Published:
             names the noise must cancel it to many digits where there is little else; a short run
             does not learn to, and a wash lies over its samples. The preconditioner does.
         sampling: How the preset samples otherwise, as a note.
+        room: Room of the network: `backbone`, or `classifier`.
     """
 
     base: int
@@ -71,6 +72,7 @@ class Published:
     sizes: tuple[int, ...] = (16, 24, 32, 48, 64, 96)
     target: str = ""
     sampling: str = ""
+    room: str = "backbone"
 
 
 @dataclass(frozen=True)
@@ -84,34 +86,49 @@ class Scaled:
 
 
 @lru_cache(maxsize=256)
-def cost(kind: str, shape: tuple[int, ...], base: int) -> dict[str, Any]:
-    """Options, parameters and FLOP of a forward pass for one item of a backbone at a base width.
+def cost(kind: str, shape: tuple[int, ...], base: int, *, room: str = "backbone") -> dict[str, Any]:
+    """Options, parameters and FLOP of a forward pass for one item of a network at a base width.
 
-    Counted on shapes alone, so it takes no memory and no time; without conditions.
+    Counted on shapes alone, so it takes no memory and no time; without conditions, and for two
+    classes.
     """
-    cls = find("backbone", kind)
+    cls = find(room, kind)
     options = cls.sized(shape, base)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net = cls(*((shape, 0) if "planes" in cls.accepts else (shape,)), **options)
-        vector = torch.zeros(1, net.width) if "vector" in cls.accepts else None
-        net(torch.zeros(1, *shape), Slots(torch.zeros(1), vector=vector))
+        x, level = torch.zeros(1, *shape), torch.zeros(1)
+        if room == "classifier":
+            net = cls(shape, 2, **options)
+            net(x, level)
+        else:
+            net = cls(*((shape, 0) if "planes" in cls.accepts else (shape,)), **options)
+            vector = torch.zeros(1, net.width) if "vector" in cls.accepts else None
+            net(x, Slots(level, vector=vector))
     parameters = sum(p.numel() for p in net.parameters())
     return {"options": options, "parameters": parameters, "flop": counter.get_total_flops()}
 
 
-def images(kind: str, spec: Spec, base: int, budget: Budget) -> float:
+def images(kind: str, spec: Spec, base: int, budget: Budget, *, room: str = "backbone") -> float:
     """Training images that the budget pays for, at the assumed speed."""
     if budget.seconds is not None:
-        return budget.seconds * FLOPS_PER_SECOND / (3 * cost(kind, spec.shape, base)["flop"])
+        flop = cost(kind, spec.shape, base, room=room)["flop"]
+        return budget.seconds * FLOPS_PER_SECOND / (3 * flop)
     return budget.images or 128 * (budget.iterations or 0)
 
 
-def affordable(kind: str, spec: Spec, budget: Budget, widths: tuple[int, ...], usual: int) -> int:
+def affordable(
+    kind: str,
+    spec: Spec,
+    budget: Budget,
+    widths: tuple[int, ...],
+    usual: int,
+    *,
+    room: str = "backbone",
+) -> int:
     """The largest width that sees enough images in the budget; `usual` if that is no time."""
     if budget.seconds is None:
         return usual
     for base in sorted(widths, reverse=True):
-        if images(kind, spec, base, budget) >= IMAGES_WANTED:
+        if images(kind, spec, base, budget, room=room) >= IMAGES_WANTED:
             return base
     return min(widths)
 
@@ -132,7 +149,7 @@ def scaled(kind: str, spec: Spec, budget: str, size: str, published: Published) 
     """The published design, scaled to the budget.
 
     Args:
-        kind: Kind of backbone.
+        kind: Kind of network.
         spec: What is known of the data.
         budget: Time, iterations or images.
         size: `xs` to `xl`, or `auto` to choose by the budget.
@@ -143,9 +160,10 @@ def scaled(kind: str, spec: Spec, budget: str, size: str, published: Published) 
     """
     planned = Budget.parse(budget)
     widths = (*published.sizes, published.base)
-    usual = min(SIZES["s"], published.base)
-    base = affordable(kind, spec, planned, widths, usual) if size == "auto" else size_of(size)
-    seen = images(kind, spec, base, planned)
+    usual, room = min(SIZES["s"], published.base), published.room
+    auto = affordable(kind, spec, planned, widths, usual, room=room) if size == "auto" else 0
+    base = auto or size_of(size)
+    seen = images(kind, spec, base, planned, room=room)
     batch = published.batch
     while batch > 32 and seen / batch < 2000:
         batch //= 2
@@ -155,7 +173,7 @@ def scaled(kind: str, spec: Spec, budget: str, size: str, published: Published) 
     ema = min(published.ema, 0.999) if short else published.ema
     dropout = 0.0 if short else published.dropout
     target = "edm" if short and published.target else published.target
-    options = find("backbone", kind).sized(spec.shape, base)
+    options = find(room, kind).sized(spec.shape, base)
     if base == published.base:
         options = {**options, **published.options}
     changes = [

@@ -1,0 +1,1 @@
+"""One classifier of noised items a file: (x, level) -> logits."""
