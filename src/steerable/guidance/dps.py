@@ -11,6 +11,7 @@ from torch import Tensor
 from steerable.core.errors import UserError
 from steerable.core.steer import Guidance, Operator
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
+from steerable.nn.slopes import check_slope, freed
 
 __all__ = ["Dps"]
 
@@ -58,7 +59,7 @@ class Dps(Guidance):
             with torch.enable_grad():
                 asked = x_t.detach().requires_grad_()
                 estimate = denoise(asked, t, cond)
-                _check(estimate)
+                check_slope(estimate, "dps")
                 rest = self.measured.to(x_t) - self.operator(estimate.x0)
                 square = rest.square().flatten(1).sum(1)
                 (slope,) = torch.autograd.grad(square.sum(), asked)
@@ -66,22 +67,6 @@ class Dps(Guidance):
             v = (square.detach() / numbers).clamp(min=max(self.noise**2, 1e-12))
             scale = spread(estimate.sigma**2 / estimate.alpha, x_t) * self.weight
             x0 = estimate.x0.detach() - scale * slope / (2.0 * spread(v, x_t))
-            return Estimate(x0, x_t, estimate.alpha, estimate.sigma, _free(estimate.terms))
+            return Estimate(x0, x_t, estimate.alpha, estimate.sigma, freed(estimate.terms))
 
         return guided
-
-
-def _check(estimate: Estimate) -> None:
-    """Check that a gradient can be taken.
-
-    Raises:
-        UserError: E-CONFIG if a guidance before this one has cut it off.
-    """
-    if not estimate.x0.requires_grad:
-        got, takes = "after a guidance that takes gradients itself", "dps before it"
-        raise UserError("E-CONFIG", where="guidance 'dps'", got=got, takes=takes)
-
-
-def _free(terms: tuple[tuple[float, Tensor], ...]) -> tuple[tuple[float, Tensor], ...]:
-    """The terms of a product without their graph."""
-    return tuple((exponent, x0.detach()) for exponent, x0 in terms)

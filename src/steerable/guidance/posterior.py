@@ -12,6 +12,7 @@ from torch import Tensor
 from steerable.core.errors import UserError
 from steerable.core.steer import Guidance, Operator
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
+from steerable.nn.slopes import check_slope, freed
 
 __all__ = ["Posterior"]
 
@@ -63,7 +64,7 @@ class Posterior(Guidance):
             with torch.enable_grad():
                 asked = x_t.detach().requires_grad_()
                 estimate = denoise(asked, t, cond)
-            _check(estimate)
+            check_slope(estimate, "posterior")
             scale = spread(estimate.sigma**2 / estimate.alpha, x_t)
 
             def covered(v: Tensor) -> Tensor:
@@ -76,21 +77,9 @@ class Posterior(Guidance):
             x0 = estimate.x0.detach()
             solution = _solved(system, self.measured.to(x0) - self.operator(x0), self.iterations)
             x0 = x0 + covered(self.operator.adjoint(solution))
-            terms = tuple((exponent, term.detach()) for exponent, term in estimate.terms)
-            return Estimate(x0, x_t, estimate.alpha, estimate.sigma, terms)
+            return Estimate(x0, x_t, estimate.alpha, estimate.sigma, freed(estimate.terms))
 
         return guided
-
-
-def _check(estimate: Estimate) -> None:
-    """Check that a gradient can be taken.
-
-    Raises:
-        UserError: E-CONFIG if a guidance before this one has cut it off.
-    """
-    if not estimate.x0.requires_grad:
-        got, takes = "after a guidance that takes gradients itself", "posterior before it"
-        raise UserError("E-CONFIG", where="guidance 'posterior'", got=got, takes=takes)
 
 
 def _solved(system: Callable[[Tensor], Tensor], right: Tensor, iterations: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from steerable.core.errors import UserError
 from steerable.core.steer import Guidance
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
+from steerable.nn.slopes import check_slope, freed
 
 __all__ = ["Universal"]
 
@@ -49,12 +50,12 @@ class Universal(Guidance):
             with torch.enable_grad():
                 asked = x_t.detach().requires_grad_()
                 estimate = denoise(asked, t, cond)
+                check_slope(estimate, "universal")
                 value = self._scored(estimate.x0)
                 (slope,) = torch.autograd.grad(value.sum(), asked)
             factor = self.scale * estimate.sigma**2 / estimate.alpha
             x0 = estimate.x0.detach() + spread(factor, x_t) * slope
-            terms = tuple((exponent, term.detach()) for exponent, term in estimate.terms)
-            return Estimate(x0, x_t, estimate.alpha, estimate.sigma, terms)
+            return Estimate(x0, x_t, estimate.alpha, estimate.sigma, freed(estimate.terms))
 
         return guided
 
@@ -65,9 +66,6 @@ class Universal(Guidance):
             UserError: E-SHAPE or E-CONFIG if it cannot guide.
         """
         where = "guidance 'universal'"
-        if not x0.requires_grad:
-            got, takes = "after a guidance that takes gradients itself", "universal before it"
-            raise UserError("E-CONFIG", where=where, got=got, takes=takes)
         value = self.score(x0)
         if value.shape != x0.shape[:1]:
             got, takes = f"scores of shape {tuple(value.shape)}", f"one an item, {(len(x0),)}"
