@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,7 +48,8 @@ def test_edit_writes_numbered_files_and_each_can_be_replayed(scene, tmp_path, ca
     how = ["--label", "3", "--guidance", "3", "--steps", "4", "--sampler", "euler a", "--seed", "5"]
     words = ["--image", path / "in", *given, *how, "-n", "2", "--out", tmp_path / "e", "--json"]
     told = json.loads(inside(capsys, "edit", path / "run", *words).out)
-    assert told["n"] == 4 and told["method"] == "diffpir" and told["pictures"] == ["a.png", "b.png"]
+    assert told["n"] == 4 and told["method"] == "posterior"
+    assert told["pictures"] == ["a.png", "b.png"]
     assert told["constraints"][-1]["kind"] == "keep" and told["guidance"][0]["weight"] == 3.0
     names = {p.name for p in (tmp_path / "e").iterdir()}
     assert names == {"0.png", "1.png", "2.png", "3.png", "grid.png", "edits.jsonl"}
@@ -86,29 +90,67 @@ def test_edit_translates_and_begins_from_pictures(scene, tmp_path, capsys):
     assert torch.equal(read(tmp_path / "o" / "0.png")[:, 3:, 1:7], x[0][:, :5, :6])
 
 
+A, M = ["--image", "in/a.png"], ["--image", "in/a.png", "--mask", "mask.png"]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--image", "in/a.png"], 2, "nothing that is to be done"),
-        (["--image", "in/a.png", "--strength", "0"], 2, "above 0"),
-        (["--image", "in/a.png", "--to-label", "sevn"], 2, "Did you mean"),
+        (A, 2, "nothing that is to be done"),
+        ([], 2, "no picture"),
         (["--image", "text.png", "--mask", "mask.png"], 3, "not a PNG, JPEG or WebP"),
         (["--image", "none", "--mask", "mask.png"], 3, "does not exist"),
         (["--image", "empty", "--mask", "mask.png"], 3, "without pictures"),
-        (["--image", "in/a.png", "--outpaint", "left"], 2, "TOP,LEFT"),
-        (["--image", "in/a.png", "--mask", "mask.png", "--set", "backbone.width=2"], 2, "weights"),
-        (["--image", "in/a.png", "--colourise"], 2, "colour pictures"),
-        (["--replay", "in/a.png", "--image", "in/a.png"], 3, "no settings of an edit"),
+        ([*A, "--mask", "text.png"], 3, "not a PNG, JPEG or WebP"),
+        ([*A, "--mask", "small.png"], 2, "5 x 6 · the picture's 8 x 8, or the model's 8 x 8"),
+        ([*A, "--mask", "black.png"], 2, "nothing to repaint"),
+        ([*M, "--reference", "colour.png"], 2, "a picture with colours"),
+        (["--reference", "in/a.png", "--factor", "3"], 2, "does not divide 8 x 8 · 2, 4, 8"),
+        (["--reference", "in/a.png", "--factor", "2.5"], 2, 'unable to convert "2.5" into int'),
+        ([*A, "--strength", "0"], 2, "above 0"),
+        ([*A, "--strength", "1.5"], 2, "up to 1"),
+        ([*A, "--to-label", "sevn"], 2, "Did you mean"),
+        ([*A, "--to-label", "7", "--from-label", "sevn"], 2, "Did you mean"),
+        ([*A, "--upscale", "3"], 2, "does not divide 8 x 8 · 2, 4, 8"),
+        ([*M, "--upscale", "2"], 2, "mask and upscale"),
+        ([*A, "--outpaint", "left"], 2, "TOP,LEFT"),
+        ([*A, "--colourise"], 2, "colour pictures"),
+        ([*M, "--sampler", "ddim", "--method", "repaint"], 2, "draws no noise"),
+        ([*M, "--classifier", "run"], 2, "--preset noisy-classifier"),
+        ([*M, "--set", "backbone.width=2"], 2, "weights"),
+        (["--replay", "in/a.png", *A], 3, "no settings of an edit"),
     ],
 )
-def test_what_is_refused(scene, capsys, monkeypatch, words, code, says):
+def test_what_is_refused_in_one_line_before_anything_is_written(
+    scene, capsys, monkeypatch, words, code, says
+):
     path, _ = scene
     monkeypatch.chdir(path)
     (path / "empty").mkdir(exist_ok=True)
     (path / "text.png").write_text("no picture")
-    shown = inside(capsys, "edit", "run", *words, code=code)
-    assert says in shown.err and shown.err.startswith("error[E-")
-    assert not (path / "run" / "samples" / "edit-001").exists()
+    for name, shape in {"black": (1, 8, 8), "small": (1, 5, 6), "colour": (3, 8, 8)}.items():
+        x = torch.zeros(shape, dtype=torch.uint8)
+        x[1:] = 90
+        (path / f"{name}.png").write_bytes(png(x))
+    shown = inside(capsys, "edit", "run", *words, "--out", "out", code=code)
+    (line,) = shown.err.splitlines()
+    assert says in line and line.startswith("error[E-") and not shown.out
+    assert not (path / "out").exists()
+
+
+def test_the_edits_of_the_readme_run(scene, capsys, monkeypatch, tmp_path):
+    """Each with the pictures, the label and the model of the tests in place of those it names."""
+    path, _ = scene
+    monkeypatch.chdir(path)
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    here = {"runs/pets": "run", "tom.jpg": "in/a.png", "hat.png": "mask.png", "corgi": "3"}
+    found = re.findall(r"^steerable (edit .*)", text, flags=re.MULTILINE)
+    for i, line in enumerate(found):
+        words = [here.get(word, word) for word in shlex.split(line, comments=True)]
+        inside(capsys, *words, "--steps", "4", "--out", tmp_path / str(i))
+        assert (tmp_path / str(i) / "0.png").is_file()
+    told = " ".join(found)
+    assert all(option in told for option in ("--mask", "--reference", "--to-label"))
 
 
 def test_a_white_mask_is_taken_and_named(scene, tmp_path, capsys):

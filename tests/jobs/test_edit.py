@@ -19,7 +19,7 @@ from steerable.jobs.pictures import bytes_of, png
 from steerable.jobs.steering import times_of
 from steerable.nn.resizing import down
 
-from ..truth.test_mutants import altered
+from ..mutants import altered
 from .exact import STDS, drawn, exact, means
 
 HALF = torch.zeros(1, 8, 8)
@@ -117,6 +117,30 @@ def check_fill(model):
             assert abs(float(off)) < 5, f"{method}: {off:.1f} standard errors off"
 
 
+def check_measured(model):
+    """What is measured is the picture where it is known, and 0 where it is not."""
+    x = drawn(2, 0)
+    for piece, whole in zip(made(model, Edit(image=x, mask=HALF), steps=2).pieces, x, strict=True):
+        assert torch.equal(piece.given["measured"], whole * (1 - HALF))
+
+
+def test_what_is_measured_is_what_is_known(model):
+    check_measured(model)
+
+
+def test_what_is_held_to_something_known_takes_a_sampler_that_draws_noise(model):
+    """The usual settings, which any that are given replace."""
+    masked, guided = Edit(image=GREY, mask=HALF), Edit(reference=GREY)
+    for wanted in (masked, guided, Edit(image=GREY[..., ::2, ::2], upscale=2)):
+        plan = planned(model, wanted)
+        assert (plan.sampler.kind, plan.sampler.steps) == ("er_sde", 50)
+    assert [part.kind for part in planned(model, masked).guidance][-1] == "posterior"
+    plan = planned(model, guided, sampler="heun", steps=7)
+    assert (plan.sampler.kind, plan.sampler.steps) == ("heun", 7)
+    own = planned(model, Edit(image=GREY, strength=0.5)).sampler
+    assert own.kind == model.recipe.sampler.kind and own.steps == model.recipe.sampler.steps
+
+
 def test_what_is_hidden_is_drawn_from_what_is_known(model):
     check_fill(model)
 
@@ -187,12 +211,12 @@ MUTANTS = {
     "known pixels not put back": (
         ("jobs.edit", 'tree["constraints"].append({"kind": "keep"})', "pass"),
         ("planned",),
-        lambda model, out: check_known(model, "dps", out),
+        lambda model, out: check_known(model, "keep", out),
     ),
     "nothing measured": (
         ("jobs.edit_given", "whole.masked_fill(hidden, 0.0)", "torch.zeros_like(whole)"),
         ("pieces",),
-        lambda model, out: check_fill(model),
+        lambda model, out: check_measured(model),
     ),
     "strength ignored": (
         ("jobs.edit", 'tree["sampler"]["strength"] = wanted.strength', "pass"),
@@ -480,8 +504,9 @@ def test_settings_that_cannot_be_taken(model):
     masked = Edit(image=GREY, mask=HALF, method="repaint")
     with pytest.raises(UserError, match="ancestral"):
         planned(model, masked, sampler="heun")
-    with pytest.raises(UserError, match="11 steps"):
-        made(model, masked, steps=10)
+    with pytest.raises(UserError, match="2 steps"):
+        made(model, masked, steps=1)
+    assert planned(model, masked, steps=10).sampler.grid.options["jump"] == 4
     with pytest.raises(UserError, match="sampler"):
         planned(model, masked, settings=["backbone.width=3"])
     with pytest.raises(UserError, match="strength of the edit"):

@@ -20,7 +20,7 @@ from steerable.jobs.steering import answering
 from steerable.jobs.train import train
 from steerable.recipes.store import open_model
 
-from ..truth.test_mutants import altered
+from ..mutants import altered
 from .tiny import finish, tiny
 
 MASKED = "conditions.mask.kind=mask"

@@ -16,6 +16,7 @@ from steerable.jobs.train import train
 from steerable.recipes.store import open_model
 from steerable.recipes.training import Training
 
+from ..mutants import altered
 from .tiny import finish, tiny
 
 MUON = ["training.optimiser=muon", "training.batch=64"]
@@ -144,22 +145,6 @@ def test_interrupted_and_resumed_with_muon_equals_unbroken(tmp_path):
     assert open_model(whole / "model.safetensors")[0].keys() == ends[0].parts["ema"].keys()
 
 
-def _mutant(monkeypatch, module, old, new):
-    """A function of a module with its source altered."""
-    import inspect
-
-    owner, _, name = old.partition(":")
-    function = getattr(module, owner)
-    source = inspect.getsource(function)
-    assert source.count(name) == 1, name
-    space = dict(vars(module))
-    exec(
-        compile("from __future__ import annotations\n" + source.replace(name, new), "m", "exec"),
-        space,
-    )
-    monkeypatch.setattr(module, owner, space[owner])
-
-
 def test_what_a_condition_owns_is_not_decayed():
     from steerable.jobs import optimisers
 
@@ -176,7 +161,8 @@ def test_mutant_weight_decay_on_norms_is_seen(tmp_path, monkeypatch):
         return all(p.ndim >= 2 for p in decayed)
 
     assert spared()
-    _mutant(monkeypatch, optimisers, "_groups:p.ndim >= 2", "p.ndim >= 1")
+    copy = altered("jobs.optimisers", "p.ndim >= 2", "p.ndim >= 1")
+    monkeypatch.setattr(optimisers, "_groups", copy._groups)
     assert not spared()
 
 
@@ -189,7 +175,6 @@ def test_mutant_weight_decay_on_norms_is_seen(tmp_path, monkeypatch):
     ],
 )
 def test_mutant_resume_without_a_part_of_the_state_is_seen(tmp_path, monkeypatch, line):
-    from steerable.jobs import state
     from steerable.jobs import train as training
 
     whole, parted = tmp_path / "whole", tmp_path / "parted"
@@ -197,8 +182,7 @@ def test_mutant_resume_without_a_part_of_the_state_is_seen(tmp_path, monkeypatch
     steps = train(prepare(tiny(8), parted))
     next(step for step in steps if step.i == 4)
     steps.close()
-    _mutant(monkeypatch, state, f"restore:{line}", "pass")
-    monkeypatch.setattr(training, "restore", state.restore)
+    monkeypatch.setattr(training, "restore", altered("jobs.state", line, "pass").restore)
     finish(prepare(tiny(8), parted))
     ends = [open_model(run / "model.safetensors")[0] for run in (whole, parted)]
     assert any(not torch.equal(v, ends[1][k]) for k, v in ends[0].items())

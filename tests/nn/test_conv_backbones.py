@@ -18,7 +18,7 @@ from steerable.core.types import Slots
 from steerable.nn.attention import SelfAttention2d
 from steerable.nn.blocks import ResidualBlock, SkipGate
 
-from ..truth.test_mutants import altered
+from ..mutants import altered
 from ..truth.worlds import randomised
 
 F64 = torch.float64

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import get_args
 
 import pytest
@@ -15,6 +11,8 @@ import torch.nn.functional as F
 
 from steerable.core.errors import UserError
 from steerable.nn import resizing
+
+from ..mutants import altered, noticed
 
 F64 = torch.float64
 KERNELS = get_args(resizing.Kernel)
@@ -124,29 +122,9 @@ MUTANTS = {
 }  # fmt: skip
 
 
-def altered(name, old, new):
-    """A copy of the module `steerable.<name>` with one text replaced in its source."""
-    source = Path(importlib.import_module(f"steerable.{name}").__file__).read_text("utf-8")
-    assert source.count(old) == 1, f"{source.count(old)} times {old!r} in {name}"
-    module = ModuleType(f"mutant.{name}")
-    sys.modules[module.__name__] = module  # dataclasses look their module up
-    try:
-        exec(compile(source.replace(old, new), f"<mutant of {name}>", "exec"), module.__dict__)
-    finally:
-        del sys.modules[module.__name__]
-    return module
-
-
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_noticed(name):
-    module = altered("nn.resizing", *MUTANTS[name])
-    noticed = 0
-    for check in CHECKS:
-        try:
-            check(module)
-        except AssertionError:
-            noticed += 1
-    assert noticed, f"'{name}' survives"
+    assert noticed(CHECKS, altered("nn.resizing", *MUTANTS[name])), f"'{name}' survives"
 
 
 def test_the_box_low_pass_is_a_projection_and_the_others_are_none():

@@ -17,8 +17,8 @@ from steerable.core.noise import Noise
 from steerable.core.types import Estimate
 from steerable.oracles.mixture import Mixture
 
-from .test_mutants import altered
-from .worlds import F64, Kit
+from ..mutants import noticed
+from .worlds import F64, Kit, kit_with
 
 KIT = Kit()
 BINS, REACH, FINE = 10, 2.2, 10  # of the histogram; cells of a bin in which the density is summed
@@ -459,14 +459,8 @@ OF_TWO = {  # mutants that matter when the exponents sum to 2
 
 
 def _survives(mutant, checks):
-    module, old, new = mutant
-    kit = Kit(**{module: altered(module, old, new)})
-    for check in checks:
-        try:
-            check(kit)
-        except (AssertionError, UserError, pytest.fail.Exception, RuntimeError):
-            return False
-    return True
+    faults = (UserError, pytest.fail.Exception, RuntimeError)
+    return noticed(checks, kit_with(*mutant), *faults) is None
 
 
 @pytest.mark.parametrize("name", OF_ONE_STEP)

@@ -13,9 +13,9 @@ from steerable.core.noise import Noise
 from steerable.core.types import Estimate
 
 from ..conformance.rooms import blurrier
+from ..mutants import noticed
 from .steering import guided_world
-from .test_mutants import altered
-from .worlds import F64, Kit, floor_w2, random_mixture, sliced_w2, spread_of
+from .worlds import F64, Kit, floor_w2, kit_with, random_mixture, sliced_w2, spread_of
 
 KIT = Kit()
 SCHEDULES = {
@@ -380,15 +380,8 @@ MUTANTS = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_noticed(name):
-    module, old, new = MUTANTS[name]
-    kit = Kit(**{module: altered(module, old, new)})
-    noticed = 0
-    for check in CHECKS[module]:
-        try:
-            check(kit)
-        except (AssertionError, UserError, pytest.fail.Exception):
-            noticed += 1
-    assert noticed, f"'{name}' survives"
+    checks, kit = CHECKS[MUTANTS[name][0]], kit_with(*MUTANTS[name])
+    assert noticed(checks, kit, UserError, pytest.fail.Exception), f"'{name}' survives"
 
 
 # laws

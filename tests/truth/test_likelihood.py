@@ -16,7 +16,7 @@ from steerable.jobs import density, likelihood
 from steerable.oracles.gaussian import Gaussian
 from steerable.oracles.mixture import Mixture
 
-from .test_mutants import altered
+from ..mutants import altered
 from .worlds import F64, random_mixture, spread_of
 
 SCHEDULES = {"vp": VP(), "ve": VeGeometric(), "flow": Flow(), "edm": Edm()}

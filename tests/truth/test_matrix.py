@@ -1,8 +1,7 @@
 """Every guidance with every sampler on every process: it does what it is there for.
 
 The worlds are exact mixtures, and each cell is held against the same cell without guidance. What a
-guidance is there for is one row of `AIMS`; a cell that cannot reach it has a row in `CANNOT`, with
-the reason, and must still stay finite. A new file of either room is in the matrix at once.
+guidance is there for is one row of `AIMS`. A new file of either room is in the matrix at once.
 """
 
 from __future__ import annotations
@@ -95,13 +94,6 @@ def _agrees(cell, x, plain):
     assert off < 0.5 * before, f"{off:.3f} from the measurement, {before:.3f} without guidance"
 
 
-def _nears(cell, x, plain):
-    """By more than three standard errors of the difference."""
-    off, before = ((v[:, :1] - cell.context["measured"]).abs()[:, 0] for v in (x, plain))
-    gain = before - off
-    assert float(gain.mean()) > 3 * float(gain.std()) / math.sqrt(cell.n)
-
-
 def _scores(cell, x, plain):
     better, before = (float(cell.context["score"](v).mean()) for v in (x, plain))
     assert better > before + 0.1
@@ -117,17 +109,10 @@ AIMS = {
     "classifier": (_leads, True, False, {}),
     "compose": (_leads, False, True, {"terms": [{"cond": {"label": LABEL}, "weight": 1.5}]}),
     "diffpir": (_agrees, False, True, {}),
-    # It takes the posterior for a point, which modes as narrow as these are not until late: it goes
-    # towards the measurement and does not meet it. Without a noise the variance of a measurement of
-    # one number is the square of what is left of it, and then it does not even do that.
-    "dps": (_nears, False, True, {"weight": 3.0, "noise": 0.3}),
+    "dps": (_agrees, False, True, {}),
     "posterior": (_agrees, False, True, {}),
     "threshold": (_within, False, True, {}),
     "universal": (_scores, False, True, {}),
-}
-CANNOT = {  # (kind, sampler): why the aim is out of reach
-    ("dps", "dpmpp_2m_sde"): "x0-hat jumps between narrow modes and the sampler extrapolates it: in"
-    " 16 steps it comes nearer by two standard errors, not by three",
 }
 # One process for every pair of the most used samplers, one sampler for every process; else slow.
 QUICK = {("flow", s) for s in ("ancestral", "dpmpp_2m", "heun", "smc")}
@@ -153,8 +138,6 @@ def _guided(kind, process, sampler):
 
 def test_every_guidance_has_an_aim_and_nothing_else_has():
     assert sorted(AIMS) == KINDS
-    for kind, sampler in CANNOT:
-        assert kind in KINDS and sampler in SAMPLERS
 
 
 @pytest.mark.parametrize(
@@ -169,8 +152,7 @@ def test_every_guidance_has_an_aim_and_nothing_else_has():
 def test_cell(kind, process, sampler):
     cell, x, plain = _guided(kind, process, sampler)
     assert bool(x.isfinite().all())
-    if (kind, sampler) not in CANNOT:
-        AIMS[kind][0](cell, x, plain)
+    AIMS[kind][0](cell, x, plain)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -23,7 +23,7 @@ from steerable.samplers.dpmpp_2m import Dpmpp2M
 from steerable.samplers.euler import Euler
 from steerable.samplers.heun import Heun
 
-from .test_mutants import altered
+from ..mutants import altered
 from .worlds import F64, random_mixture, spread_of
 
 OTHERS = (uniform, log_snr, karras, cosine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import pkgutil
 from typing import ClassVar
 
 import torch
@@ -12,7 +13,13 @@ from steerable.core.denoise import Backbone
 from steerable.core.noise import Noise
 from steerable.oracles.mixture import Mixture
 
+from ..mutants import altered
+
 F64 = torch.float64
+SHARED = {  # what the samplers import by name
+    "nn.multistep": ("extended", "lagrange_integrals"),
+    "nn.trapezium": ("trapezium",),
+}
 
 
 class Kit:
@@ -41,6 +48,24 @@ class Kit:
             ask, x, schedule=schedule, sampler=sampler, times=times, noise=noise
         )
         return list(moments)[-1].x
+
+
+def kit_with(name, *edits):
+    """A kit with the altered module, and copies of the modules that are built on it."""
+    changed = {name: altered(name, *edits)}
+    if name in SHARED:
+        for path in pkgutil.iter_modules(importlib.import_module("steerable.samplers").__path__):
+            module = importlib.import_module(f"steerable.samplers.{path.name}")
+            shared = [n for n in SHARED[name] if hasattr(module, n)]
+            if shared:
+                copy = altered(f"samplers.{path.name}")
+                vars(copy).update({n: getattr(changed[name], n) for n in shared})
+                changed[f"samplers.{path.name}"] = copy
+    if name == "core.steer":  # the guidance inherits from it
+        guidance = altered("guidance.cfg")
+        guidance.Cfg.active = changed[name].Guidance.active
+        changed["guidance.cfg"] = guidance
+    return Kit(**changed)
 
 
 def reference_abar(kind, levels):

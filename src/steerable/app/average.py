@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from .console import result
+from .options import Json
 
 __all__ = ["average"]
 
@@ -19,7 +17,7 @@ def average(
     width: float = 0.1,
     at: float = 1.0,
     out: Path | None = None,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
 ) -> int:
     """Write the model of another averaging width, or of an earlier moment, from a run's snapshots.
 
@@ -37,8 +35,6 @@ def average(
         The moment, as a share of the run; the nearest one with snapshots is taken.
     out
         The model file to write; RUN/model-WIDTH.safetensors by default, with -AT for a moment.
-    json
-        Print the result as one JSON object.
     """
     from steerable import api
 

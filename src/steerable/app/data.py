@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from .console import result
+from .options import Flag, Words
 
 __all__ = ["data"]
 
@@ -18,8 +19,8 @@ def check(
     folder: str,
     /,
     *,
-    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    set_: Annotated[Words, Parameter(name="--set")] = None,
+    json: Flag = False,
 ) -> int:
     """Scan pictures: counts per class, conditions, sizes, channels, duplicates, bad files.
 

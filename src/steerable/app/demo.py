@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from .console import Bar, Stop, result
 from .evaluate import evaluation_lines, run_evaluation
+from .options import Flag, Whole
 from .train import plan_lines, run_training
 
 __all__ = ["demo"]
@@ -18,8 +16,8 @@ def demo(
     *,
     run: Path = Path("runs/demo"),
     budget: str = "150s",
-    n: int = 2000,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    n: Whole = 2000,
+    json: Flag = False,
 ) -> int:
     """Train on the 6,000 pictures of clothes in the package, draw them, measure, write a report.
 

@@ -13,8 +13,7 @@ from cyclopts import Parameter
 from steerable.core.errors import UserError
 
 from .console import Bar, duration, result, say_alias
-from .encode import free
-from .sample import interval_of
+from .options import AllowCode, Cond, Count, Flag, Guiding, Json, Run, Whole, place, told
 
 if TYPE_CHECKING:
     from steerable.jobs.edit import Edit, Edited
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from steerable.recipes.recipe import Recipe
 
 __all__ = ["edit"]
+
+Files = Annotated[list[Path] | None, Parameter(negative=())]
 
 
 @Parameter(name="*")
@@ -55,129 +56,75 @@ class What:
         keep, repaint, diffpir, dps or posterior; by default what is best for the model.
     label
         Class of the results.
-    cond
-        Another condition as NAME=VALUE; may be repeated.
     n
         Results a picture.
     seed
         Seed of the first result; result i has seed + i.
     """
 
-    image: Annotated[list[Path] | None, Parameter(negative=())] = None
-    mask: Annotated[list[Path] | None, Parameter(negative=())] = None
-    reference: Annotated[list[Path] | None, Parameter(negative=())] = None
-    factor: int = 4
+    image: Files = None
+    mask: Files = None
+    reference: Files = None
+    factor: Whole = 4
     strength: float = 1.0
     from_label: str | None = None
     to_label: str | None = None
-    upscale: int | None = None
-    colourise: Annotated[bool, Parameter(negative=())] = False
+    upscale: Whole | None = None
+    colourise: Flag = False
     outpaint: str | None = None
     method: str | None = None
     label: str | None = None
-    cond: Annotated[list[str] | None, Parameter(negative=())] = None
-    n: Annotated[int, Parameter(name=["-n", "--n"])] = 1
-    seed: int = 0
+    cond: Cond = None
+    n: Count = 1
+    seed: Whole = 0
 
     def wanted(self) -> Edit:
         """The same for the library."""
         from steerable.jobs import edit as job
-        from steerable.jobs.wish import parsed
 
-        told = {} if self.label is None else {"label": self.label}
         same = ("image", "factor", "strength", "from_label", "to_label", "upscale", "colourise")
         return job.Edit(
             **{name: getattr(self, name) for name in (*same, "method", "n", "seed")},
             mask=_alone(self.mask),
             reference=_alone(self.reference),
             outpaint=_place(self.outpaint),
-            cond={**parsed(self.cond or []), **told},
+            cond=told(self.label, self.cond),
         )
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class How:
-    """How to sample.
-
-    Parameters
-    ----------
-    guidance
-        Weight of classifier-free guidance: 1 is off.
-    interval
-        Times LOW:HIGH between which guidance is at work; 0 is data, 1 is noise.
-    classifier
-        A run of the preset noisy-classifier that guides.
-    classifier_scale
-        Scale of its guidance: 1 is the law of the class, 0 is off.
-    steps
-        Sampling steps.
-    sampler
-        Kind of sampler; see steerable parts samplers.
-    grid
-        Kind of time grid; see steerable parts grids.
-    set_
-        Change another setting: --set guidance.diffpir.noise=0.1. May be repeated.
-    """
-
-    guidance: float | None = None
-    interval: str | None = None
-    classifier: str | None = None
-    classifier_scale: float | None = None
-    steps: int | None = None
-    sampler: str | None = None
-    grid: str | None = None
-    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None
-
-    def chosen(self) -> dict[str, Any]:
-        """The settings by the names that the library has for them."""
-        same = ("guidance", "classifier", "classifier_scale", "steps", "sampler")
-        found = {name: getattr(self, name) for name in same}
-        found |= {"interval": interval_of(self.interval), "grid_kind": self.grid}
-        return {**found, "settings": self.set_ or ()}
-
-
 def edit(
-    run: str,
+    run: Run,
     /,
     *,
     what: What | None = None,
-    how: How | None = None,
+    how: Guiding | None = None,
     out: Path | None = None,
     replay: Path | None = None,
-    allow_code: str = "",
-    json: Annotated[bool, Parameter(negative=())] = False,
+    allow_code: AllowCode = "",
+    json: Json = False,
 ) -> int:
     """Repaint, translate, upscale or colourise pictures; what is asked for may be combined.
 
     Parameters
     ----------
-    run
-        A run folder or a model file.
-    what
-        What is to be done to which pictures.
-    how
-        How to sample.
     out
         Folder for the pictures, grid.png and edits.jsonl.
     replay
         Make one picture again from the settings inside it, with the same inputs.
-    allow_code
-        Module of your own whose parts the model file may name.
-    json
-        Print the result as one JSON object.
     """
     from steerable import api
     from steerable.jobs import edit as job
 
-    what, how = what or What(), how or How()
+    what, how = what or What(), how or Guiding()
     model = api.load(run, allow_code=allow_code)
     if replay is not None:
-        return _replay(replay, model, what, out or free(run, "replay"), as_json=json)
+        return _replay(replay, model, what, place(out, run, "replay"), as_json=json)
     wanted = what.wanted()
-    recipe = job.planned(model, wanted, **how.chosen())
-    say_alias(how.sampler)
-    where, start = out or free(run, "edit"), time.monotonic()
+    guiding = {"classifier": how.classifier, "classifier_scale": how.classifier_scale}
+    chosen = {**how.sampling.chosen(), **guiding, "settings": how.set_ or ()}
+    recipe = job.planned(model, wanted, **chosen)
+    say_alias(how.sampling.sampler)
+    where, start = place(out, run, "edit"), time.monotonic()
     made = _edited(model, recipe, wanted)
     _tell(made, model, where, start, as_json=json)
     return 0

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from steerable.core.errors import UserError
 
 from .console import Bar, duration, result, say_alias
-from .sample import interval_of
+from .options import AllowCode, Count, Data, Json, Run, Sampling, Whole
 
 if TYPE_CHECKING:
     from steerable.jobs.evaluate import Evaluation
@@ -22,19 +20,15 @@ __all__ = ["evaluate", "evaluation_lines", "run_evaluation"]
 
 
 def evaluate(
-    run: str,
+    run: Run,
     /,
     *,
-    data: str | None = None,
-    n: Annotated[int, Parameter(name=["-n", "--n"])] = 2000,
-    guidance: float | None = None,
-    interval: str | None = None,
-    steps: int | None = None,
-    sampler: str | None = None,
-    grid: str | None = None,
-    seed: int = 1_000_000,
-    allow_code: str = "",
-    json: Annotated[bool, Parameter(negative=())] = False,
+    data: Data = None,
+    n: Count = 2000,
+    how: Sampling | None = None,
+    seed: Whole = 1_000_000,
+    allow_code: AllowCode = "",
+    json: Json = False,
 ) -> int:
     """Measure whether the labels are obeyed: class accuracy by a judge, feature Frechet distance.
 
@@ -43,45 +37,21 @@ def evaluate(
 
     Parameters
     ----------
-    run
-        A run folder or a model file.
-    data
-        Real pictures to compare with; those of the run by default.
     n
         Number of samples; of held-out pictures, at most, for a classifier.
-    guidance
-        Weight of classifier-free guidance.
-    interval
-        Times LOW:HIGH between which guidance is at work.
-    steps
-        Sampling steps.
-    sampler
-        Kind of sampler.
-    grid
-        Kind of time grid.
     seed
         Seed of the first sample.
-    allow_code
-        Module of your own whose parts the model file may name.
-    json
-        Print the result as one JSON object.
     """
     from steerable import api
     from steerable.jobs.sample import steered
 
+    how = how or Sampling()
     model = api.load(run, allow_code=allow_code)
-    settings = steered(
-        model.recipe,
-        guidance=guidance,
-        interval=interval_of(interval),
-        steps=steps,
-        sampler=sampler,
-        grid_kind=grid,
-    )
-    say_alias(sampler)
-    if model.recipe.classifies and (settings != model.recipe or guidance is not None):
+    if model.recipe.classifies and how != Sampling():
         got = "a classifier, which samples nothing"
         raise UserError("E-CONFIG", where="sampling settings", got=got, do="leave them out")
+    settings = steered(model.recipe, **how.chosen())
+    say_alias(how.sampler)
     found = run_evaluation(model, data, settings, n=n, seed=seed)
     result(found.result, as_json=json, lines=evaluation_lines(found))
     if Path(run).is_dir():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from steerable.core.errors import UserError
 
 from .console import result
+from .options import AllowCode, Flag, Json, Run
 
 __all__ = ["counts_of", "grid"]
 
@@ -27,23 +26,21 @@ def counts_of(text: str) -> list[int]:
 
 
 def grid(
-    run: str,
+    run: Run,
     /,
     *,
     steps: str = "4,6,8,10",
     sampler: str | None = None,
     guidance: float | None = None,
     refine: bool = True,
-    dry_run: Annotated[bool, Parameter(negative=())] = False,
-    allow_code: str = "",
-    json: Annotated[bool, Parameter(negative=())] = False,
+    dry_run: Flag = False,
+    allow_code: AllowCode = "",
+    json: Json = False,
 ) -> int:
     """Fit the time grid to the model, and write it into the model file.
 
     Parameters
     ----------
-    run
-        A run folder or a model file.
     steps
         Numbers of steps, as 4,6,8; the model's own number is always added.
     sampler
@@ -54,10 +51,6 @@ def grid(
         Search on with the sampler itself from the optimum of first order; takes minutes.
     dry_run
         Print what was found and leave the file as it is.
-    allow_code
-        Module of your own whose parts the model file may name.
-    json
-        Print the result as one JSON object.
     """
     from steerable import api
     from steerable.jobs import regrid as job

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
 from .console import result
+from .options import AllowCode, Json, Run
 
 __all__ = ["info"]
 
 
-def info(
-    run: str,
-    /,
-    *,
-    allow_code: str = "",
-    json: Annotated[bool, Parameter(negative=())] = False,
-) -> int:
-    """Show what a model file knows of itself: classes, shape, recipe, training, versions.
-
-    Parameters
-    ----------
-    run
-        A run folder or a model file.
-    allow_code
-        Module of your own whose parts the model file may name.
-    json
-        Print it as one JSON object.
-    """
+def info(run: Run, /, *, allow_code: AllowCode = "", json: Json = False) -> int:
+    """Show what a model file knows of itself: classes, shape, recipe, training, versions."""
     import yaml
 
     from steerable import api

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import Any, Literal
 
 from .console import Bar, duration, result
+from .options import AllowCode, Count, Data, Json, Run, Whole
 
 __all__ = ["likelihood"]
 
 
 def likelihood(
-    run: str,
+    run: Run,
     /,
     *,
-    data: str | None = None,
-    n: Annotated[int, Parameter(name=["-n", "--n"])] = 100,
+    data: Data = None,
+    n: Count = 100,
     trace: Literal["auto", "exact", "hutchinson"] = "auto",
-    probes: int = 1,
+    probes: Whole = 1,
     tolerance: float = 1e-5,
     conditional: bool = True,
-    allow_code: str = "",
-    json: Annotated[bool, Parameter(negative=())] = False,
+    allow_code: AllowCode = "",
+    json: Json = False,
 ) -> int:
     """Measure bits per dimension of held-out pictures.
 
     Parameters
     ----------
-    run
-        A run folder or a model file.
-    data
-        A folder, a file or a built-in set; the data of the run by default.
     n
         Number of held-out pictures.
     trace
@@ -43,10 +38,6 @@ def likelihood(
         Of one step of the solver.
     conditional
         Whether the model is told the conditions of the pictures.
-    allow_code
-        Module of your own whose parts the model file may name.
-    json
-        Print the result as one JSON object.
     """
     from steerable import api
     from steerable.jobs.likelihood import integral_for

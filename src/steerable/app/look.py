@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from .console import Bar, duration, result
+from .options import AllowCode, Cond, Count, Data, Json, Run, Whole
 
 __all__ = ["look"]
 
 
 def look(
-    run: str,
+    run: Run,
     /,
     *,
-    data: str | None = None,
+    data: Data = None,
     label: str | None = None,
-    cond: Annotated[list[str] | None, Parameter(negative=())] = None,
-    seed: int = 0,
-    n: Annotated[int, Parameter(name=["-n", "--n"])] = 200,
+    cond: Cond = None,
+    seed: Whole = 0,
+    n: Count = 200,
     out: Path | None = None,
-    allow_code: str = "",
-    json: Annotated[bool, Parameter(negative=())] = False,
+    allow_code: AllowCode = "",
+    json: Json = False,
 ) -> int:
     """Look inside a model: its tables, attention maps, schedule, and loss by noise level.
 
@@ -32,24 +31,14 @@ def look(
 
     Parameters
     ----------
-    run
-        A run folder or a model file.
-    data
-        A folder, a file or a built-in set; the data of the run by default.
     label
         Class of the sample whose attention is shown; the first class by default.
-    cond
-        Another condition of it as NAME=VALUE; may be repeated.
     seed
         Seed of the sample.
     n
         Training and held-out items each whose loss is measured.
     out
         The page; inside.html in the run folder, or here for a model file, by default.
-    allow_code
-        Module of your own whose parts the model file may name.
-    json
-        Print the result as one JSON object.
     """
     from steerable import api
     from steerable.jobs.inside_page import require, write_inside

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from steerable.core.errors import UserError
 
 from .console import result
+from .options import Flag
 
 __all__ = ["parts", "shape_of"]
 
@@ -32,7 +31,7 @@ def parts(
     *,
     size: str = "",
     shape: str = "3x32x32",
-    json: Annotated[bool, Parameter(negative=())] = False,
+    json: Flag = False,
 ) -> int:
     """List the kinds of a room, with what they do and their options.
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from steerable.core.errors import UserError
 
 from .console import Bar, duration, result
-from .encode import free
-from .sample import interval_of
+from .options import AllowCode, Count, Data, Flag, Json, Run, Whole, interval_of, place
 
 if TYPE_CHECKING:
     from steerable.jobs.sweep import Setting, Sweeping, Tried
@@ -47,20 +44,20 @@ def numbers_of(text: str | None, where: str, *, whole: bool = False) -> list[flo
 
 
 def sweep(
-    run: str,
+    run: Run,
     /,
     *,
     guidance: str | None = None,
     interval: str | None = None,
     steps: str | None = None,
     sampler: str | None = None,
-    data: str | None = None,
-    n: Annotated[int, Parameter(name=["-n", "--n"])] = 500,
-    seed: int = 2_000_000,
+    data: Data = None,
+    n: Count = 500,
+    seed: Whole = 2_000_000,
     out: Path | None = None,
-    keep: Annotated[bool, Parameter(negative=())] = False,
-    allow_code: str = "",
-    json: Annotated[bool, Parameter(negative=())] = False,
+    keep: Flag = False,
+    allow_code: AllowCode = "",
+    json: Json = False,
 ) -> int:
     """Try sampling settings: a grid of pictures, curves of accuracy, spread and distance, the best.
 
@@ -69,8 +66,6 @@ def sweep(
 
     Parameters
     ----------
-    run
-        A run folder or a model file.
     guidance
         Weights, as 1,2,4 or LOW:HIGH or LOW:HIGH:COUNT; 1:5 if nothing is listed.
     interval
@@ -79,8 +74,6 @@ def sweep(
         Numbers of steps.
     sampler
         Kinds of samplers, with commas.
-    data
-        Real pictures to compare with; those of the run by default.
     n
         Pictures a setting.
     seed
@@ -89,10 +82,6 @@ def sweep(
         Folder for sweep.json, grid.png and curves.png.
     keep
         Put the best setting into the model file, as its default.
-    allow_code
-        Module of your own whose parts the model file may name.
-    json
-        Print the result as one JSON object.
     """
     from steerable import api
     from steerable.jobs import sweep as job
@@ -100,8 +89,9 @@ def sweep(
 
     settings = _listed(guidance, interval, steps, sampler)
     model = api.load(run, allow_code=allow_code)
+    where = place(out, run, "sweep")
     tried = _watched(job.sweep(model, splits_for(model, data), settings, n=n, seed=seed))
-    files = job.write(out or free(run, "sweep"), model, tried)
+    files = job.write(where, model, tried)
     choice = job.best(tried)
     if keep:
         job.keep(model, choice.setting)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from .console import Bar, result
+from .options import Flag, Whole
 
 __all__ = ["tour"]
 
@@ -15,8 +13,8 @@ __all__ = ["tour"]
 def tour(
     *,
     out: Path = Path("tour.html"),
-    seed: int = 0,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    seed: Whole = 0,
+    json: Flag = False,
 ) -> int:
     """Write one page that shows, on laws with exact answers, what diffusion and steering do.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from .console import Bar, Stop, duration, result
+from .options import Flag, Json, Whole, Words
 
 if TYPE_CHECKING:
     from steerable.jobs.prepare import Prepared
@@ -25,10 +26,10 @@ def train(
     preset: str | None = None,
     size: str | None = None,
     config: Path | None = None,
-    seed: int | None = None,
-    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
-    dry_run: Annotated[bool, Parameter(negative=())] = False,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    seed: Whole | None = None,
+    set_: Annotated[Words, Parameter(name="--set")] = None,
+    dry_run: Flag = False,
+    json: Json = False,
 ) -> int:
     """Train a model on labelled pictures. The same command again resumes.
 
@@ -52,8 +53,6 @@ def train(
         Change a setting of the recipe: --set training.lr=1e-3. May be repeated.
     dry_run
         Print the plan and stop.
-    json
-        Print the result as one JSON object.
     """
     from steerable import api
 

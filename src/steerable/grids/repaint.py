@@ -47,7 +47,7 @@ def repaint(
     """
     if repeats > 1 and steps <= jump:
         got, takes = f"{steps} steps with jumps of {jump}", f"{jump + 1} steps or more"
-        do = "or a smaller jump"
+        do = "or a smaller jump" if jump > 1 else ""
         raise UserError("E-LIMIT", where="grid 'repaint'", got=got, takes=takes, do=do)
     falling = _falling(schedule, steps, base)
     low = steps - 1  # the last noisy time; from there the stretches are counted

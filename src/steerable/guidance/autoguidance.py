@@ -23,7 +23,9 @@ class Autoguidance(Guidance):
     without a loss of variety; it needs no condition. The weaker model must have the process of this
     one. The model's own early state is enough: train with `--set training.ema_kind=power`, and
     `steerable average RUN --at 0.3 --out weak.safetensors` writes it; one of a smaller `--size`
-    costs less a step. Calls: one of each model.
+    costs less a step. It is told the conditions that it was trained with and no others, so one that
+    was trained without any guides away from what all pictures share. The names of the classes of a
+    condition that both have must be the same. Calls: one of each model.
     Source: Karras et al., arXiv 2406.02507.
 
     Args:
@@ -34,7 +36,7 @@ class Autoguidance(Guidance):
         stop: ... down to this time (0 is data).
 
     Raises:
-        UserError: E-CONFIG without a weaker model.
+        UserError: E-CONFIG without a weaker model, or for one that does not fit.
     """
 
     weaker: Callable[[str], Denoise]

@@ -29,8 +29,9 @@ class Posterior(Guidance):
     C is symmetric and positive for an exact denoiser only. A trained network's Jacobian is nearly
     so; the gradient gives the transposed Jacobian, and an item stops, with what it has reached,
     at the first direction along which A C A^T + noise^2 I is not positive. With few iterations the
-    solution stays in the directions that matter most, which is the safer choice for a network;
-    as many as there are distinct eigenvalues are exact. A `noise` above 0 also steadies it.
+    solution stays in the directions that matter most: of a network 2 are best, and 5 may run away.
+    As many as there are distinct eigenvalues are exact; an exact denoiser below an A that nearly
+    hides a part of the picture, as a blur does, wants 8. A `noise` above 0 also steadies it.
     Source: Rozet et al., arXiv 2405.13712; Boys et al., arXiv 2310.06721.
 
     Args:
@@ -49,7 +50,7 @@ class Posterior(Guidance):
     operator: Operator
     measured: Tensor
     noise: Annotated[float, Range(0, 100)] = 0.0
-    iterations: Annotated[int, Range(1, 1000)] = 5
+    iterations: Annotated[int, Range(1, 1000)] = 2
 
     def __post_init__(self) -> None:
         if not bool(self.measured.isfinite().all()):

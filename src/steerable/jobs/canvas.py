@@ -67,7 +67,7 @@ def pictures(given: Pictures, where: str) -> list[Picture]:
             raise UserError("E-DATA", where=where, got="nothing", takes="a picture or more")
         return found
     path = Path(given)
-    return [_from_file(p) for p in _files(path, where)] if path.is_dir() else [_from_file(path)]
+    return [_from_file(p, where) for p in (_files(path, where) if path.is_dir() else [path])]
 
 
 def _files(folder: Path, where: str) -> list[Path]:
@@ -82,14 +82,15 @@ def _files(folder: Path, where: str) -> list[Path]:
     return found
 
 
-def _from_file(path: Path) -> Picture:
+def _from_file(path: Path, where: str) -> Picture:
     from steerable.intake.pictures import PictureError, read
 
     try:
         pixels, _ = read(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except (PictureError, OSError) as error:
-        raise UserError("E-DATA", where=path.name, got=str(error), takes="a picture") from error
+        got = f"{where}: {error}"
+        raise UserError("E-DATA", where=path.name, got=got, takes="a picture") from error
     return Picture(path.name, digest, torch.from_numpy(pixels.copy()).permute(2, 0, 1), True)
 
 

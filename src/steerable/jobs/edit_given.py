@@ -146,9 +146,9 @@ def check_edit(wanted: Edit, spec: Spec) -> None:
 def _check_labels(wanted: Edit, spec: Spec) -> None:
     for name, value in wanted.cond.items():
         asked(spec, name, value)
-    for name in (wanted.from_label, wanted.to_label):
+    for where, name in (("from_label", wanted.from_label), ("to_label", wanted.to_label)):
         if name is not None:
-            asked(spec, "label", name)
+            asked(spec, "label", name, where=where)
     if wanted.to_label is None:
         if wanted.from_label is not None:
             raise UserError(

@@ -22,13 +22,15 @@ from steerable.recipes.conditioning import INNER, guided
 from steerable.recipes.recipe import Recipe, checked
 
 from . import durable
+from .given import check_weighed, given
 from .model import Model, versions
 from .pictures import bytes_of, film, labelled_grid, png, settings_text
-from .steering import answering, askable, given, steering, times_of
+from .steering import answering, askable, steering, times_of
 from .wish import Wish, batches, conditioned
 
 __all__ = ["Sample", "drawn", "moments", "sample", "steered"]
 
+_LISTS = ("guidance", "constraints", "operator")  # what a setting may change, beside the sampler
 _KEPT = ("steps", "grid", "strength")  # settings that another sampler keeps
 BATCH = 64  # pictures in one call of the network: fits caches; the result does not depend on it
 
@@ -70,9 +72,9 @@ def steered(
     Raises:
         UserError: E-CONFIG or E-LIMIT for a value that cannot be taken.
     """
-    idle = [s for s in settings if not s.strip().startswith(("sampler.", "guidance."))]
+    idle = [s for s in settings if not _open(s)]
     if idle:
-        takes = "sampler.… and guidance.…: the rest is in the weights"
+        takes = "sampler.…, guidance, constraints and operator: the rest is in the weights"
         raise UserError("E-CONFIG", where=f"--set {idle[0]}", got="no effect here", takes=takes)
     tree = recipe.plain()
     conditional = any(part.kind not in INNER for part in recipe.conditions.values())
@@ -95,8 +97,16 @@ def steered(
         tree["sampler"]["steps"] = steps
     if grid_kind is not None and grid_kind != tree["sampler"]["grid"]["kind"]:
         tree["sampler"]["grid"] = {"kind": grid_kind}
-    changed = checked(tree)
-    return changed.with_set(settings) if settings else changed
+    changed = checked(tree).with_set(settings)
+    if settings and not conditional:
+        check_weighed(changed)
+    return changed
+
+
+def _open(setting: str) -> bool:
+    """Whether sampling heeds a `path=value` setting; a list of parts may be set as a whole."""
+    room, dot, _ = setting.partition("=")[0].strip().partition(".")
+    return room in _LISTS or (room == "sampler" and bool(dot))
 
 
 def moments(
@@ -117,7 +127,7 @@ def moments(
     if len(_batches(recipe, wanted, len(wanted))) > 1:
         where, got = f"sampler '{recipe.sampler.kind}'", "a batch of different wishes"
         raise UserError("E-CONFIG", where=where, got=got, takes="one wish for the whole batch")
-    known = given(wanted, next(net.parameters()).device)
+    known = given(wanted, spec, next(net.parameters()).device)
     answer = answering(net, known)
 
     def counted(x_t: Tensor, t: Tensor, cond: Any) -> Any:
@@ -151,13 +161,13 @@ def _start(
         UserError: E-CONFIG if there is no picture, or a part of it is hidden.
     """
     device = next(net.parameters()).device
-    start = given(wanted, device).get("start")
+    start = given(wanted, spec, device).get("start")
     if start is not None:
         return start
     if recipe.sampler.strength == 1.0:
         like = torch.empty(len(wanted), *spec.shape, device=device)
         return net.process.start(t, noise, like)
-    image = given(wanted, device).get("image")
+    image = given(wanted, spec, device).get("image")
     if image is None or not bool(image.isfinite().all()):
         got = "no picture" if image is None else "a picture with hidden parts"
         takes = "a whole picture to begin with, or strength 1"

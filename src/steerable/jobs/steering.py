@@ -25,18 +25,17 @@ from steerable.recipes.assembly import constraints, grid, guidances
 from steerable.recipes.part import build
 from steerable.recipes.recipe import Recipe, checked
 
+from .given import check_measured, check_needs, given
 from .masks import seeing
 from .model import Model, find_model
 from .self_conditioning import names_of, remembering
 from .wish import Wish, asked, conditioned
 
 __all__ = [
-    "GIVEN", "Steering", "answering", "askable", "given", "other", "steering", "times_of",
-    "with_classifier",
+    "Steering", "answering", "askable", "other", "steering", "times_of", "with_classifier",
 ]  # fmt: skip
 
 LAST = ("classifier", "threshold")  # guidances that others should stand before
-GIVEN = ("image", "mask", "reference", "measured", "start")  # what may be given with a wish
 
 
 @dataclass(frozen=True)
@@ -80,24 +79,6 @@ def times_of(net: Denoiser, recipe: Recipe) -> Tensor:
     return torch.cat([times[:1], times[1:][times.diff() != 0]])
 
 
-def given(wanted: Sequence[Wish], device: Any = "cpu") -> dict[str, Tensor]:
-    """What was given with the wishes, stacked by name, (n,...).
-
-    Raises:
-        UserError: E-CONFIG if only some wishes have it.
-    """
-    names = dict.fromkeys(name for wish in wanted for name in wish.given)
-    found = {}
-    for name in names:
-        values = [wish.given.get(name) for wish in wanted]
-        rows = [value for value in values if value is not None]
-        if len(rows) < len(values):
-            got = f"for {len(rows)} of {len(values)} pictures"
-            raise UserError("E-CONFIG", where=name, got=got, takes="one for each picture")
-        found[name] = torch.stack(rows).to(device)
-    return found
-
-
 @functools.lru_cache(maxsize=8)
 def _loaded(path: str, changed: int, device: str) -> Model:
     """A model, once as long as its file stays as it is."""
@@ -124,6 +105,44 @@ def other(path: str, net: Denoiser, device: Any) -> Model:
     return model
 
 
+def _same_shape(where: str, its: Spec, mine: Spec) -> None:
+    """Refuse another model whose items are others.
+
+    Raises:
+        UserError: E-SHAPE.
+    """
+    if its.shape != mine.shape:
+        got, takes = f"items {its.shape}", f"items {mine.shape}"
+        raise UserError("E-SHAPE", where=where, got=got, takes=takes)
+
+
+def _weaker(path: str, net: Denoiser, spec: Spec) -> Denoiser:
+    """The network of another model that may be asked the same questions as `net`.
+
+    It is not told a condition that it was trained without; the others must mean the same to both.
+
+    Raises:
+        UserError: E-CONFIG if there is none, it names, is noised otherwise, or has other names than
+            the model for the values of the same condition; E-SHAPE for other items; E-CKPT-*.
+    """
+    model = other(path, net, next(net.parameters()).device)
+    found, where = model.denoiser, Path(path).name
+    _same_shape(where, model.spec, spec)
+    for name in found.conditions:
+        its, mine = _told(model.spec, name), _told(spec, name)
+        if mine and its != mine:
+            got, do = f"'{name}' is {its}", f"train it on the same data, or without '{name}'"
+            raise UserError("E-CONFIG", where=where, got=got, takes=mine, do=do)
+    return found
+
+
+def _told(spec: Spec, name: str) -> str:
+    """What a condition tells, with the names of its values; nothing if a spec does not have it."""
+    known = {"one of": spec.labels, "the numbers": spec.vectors, "words of": spec.tokens}
+    found = [f"{what} {', '.join(names[name])}" for what, names in known.items() if name in names]
+    return "".join(found)
+
+
 def _classifier(path: str, net: Denoiser, spec: Spec) -> tuple[NoisyClassifier, tuple[str, ...]]:
     """The classifier of a run that sees the same x_t as `net`, and the names of its classes.
 
@@ -141,9 +160,7 @@ def _classifier(path: str, net: Denoiser, spec: Spec) -> tuple[NoisyClassifier, 
     model = other(path, net, device)
     found = model.network
     assert isinstance(found, NoisyClassifier)
-    if model.spec.shape != spec.shape:
-        got, takes = f"items {model.spec.shape}", f"items {spec.shape}"
-        raise UserError("E-SHAPE", where=where, got=got, takes=takes)
+    _same_shape(where, model.spec, spec)
     its = model.spec.labels[found.classifies]
     mine = spec.labels.get(found.classifies, its)
     if mine != its:
@@ -206,20 +223,18 @@ def _context(
         return conditioned(spec, [wish] * len(wanted), device)
 
     def weaker(path: str) -> Denoise:
-        model = other(path, net, device)
-        if model.spec.shape != spec.shape:
-            got, takes = f"items {model.spec.shape}", f"items {spec.shape}"
-            raise UserError("E-SHAPE", where=Path(path).name, got=got, takes=takes)
-        return answering(model.denoiser, made)
+        return answering(_weaker(path, net, spec), made)
 
     def classifier(path: str) -> NoisyClassifier:
         return _classifier(path, net, spec)[0]
 
     made: dict[str, Any] = {"schedule": net.process.schedule, "times": times}
     made |= {"written": written, "weaker": weaker, "classifier": classifier}
-    made |= given(wanted, device)
+    made |= given(wanted, spec, device)
+    check_needs(recipe, made)
     if recipe.operator is not None:
         made["operator"] = build("operator", recipe.operator, **made)
+        check_measured(made, spec, recipe.operator.kind)
     return made
 
 
@@ -244,7 +259,8 @@ def steering(
             gradient and before what clips.
 
     Raises:
-        UserError: E-CONFIG for a part that needs what was not given.
+        UserError: E-CONFIG for a part that needs what was not given, or another model that does
+            not fit; E-SHAPE for what was given in another shape than the model's.
     """
     times = times_of(net, recipe)
     context = _context(net, recipe, spec, wanted, times)

@@ -96,19 +96,20 @@ def _numbers(names: Sequence[str], value: Any, where: str) -> tuple[float, ...]:
     return numbers
 
 
-def asked(spec: Spec, name: str, value: Any) -> Any:
+def asked(spec: Spec, name: str, value: Any, *, where: str | None = None) -> Any:
     """The value of a condition in the form of a `Wish`.
 
     Args:
         spec: What is known of the data.
         name: Name of the condition.
         value: A class name; numbers, or text with numbers; words, or text with words.
+        where: What the user calls it, if not by its name.
 
     Raises:
         UserError: E-CONFIG for an unknown condition, E-LABEL for an unknown name.
     """
     if name in spec.labels:
-        return _one_of(spec.labels[name], str(value), name, "class")
+        return _one_of(spec.labels[name], str(value), where or name, "class")
     if name in spec.vectors:
         return _numbers(spec.vectors[name], value, name)
     if name in spec.tokens:

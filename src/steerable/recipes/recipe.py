@@ -125,7 +125,8 @@ class Recipe(BaseModel):
         """The recipe with some paths changed: `backbone.channels=[64, 128]`, `training.lr=1e-3`.
 
         A change of a part's `kind` drops the options of the old kind. `guidance.weight` means the
-        first guidance, `guidance.threshold.limit` the one of that kind.
+        first guidance, `guidance.threshold.limit` the one of that kind; `guidance.kind` adds one
+        where there is none, and `guidance=[{kind: cfg, weight: 3}]` sets them all.
 
         Raises:
             UserError: E-CONFIG for an assignment without `=` or a path that does not exist.
@@ -152,6 +153,8 @@ def _assign(tree: dict[str, Any], steps: list[str], value: Any, path: str) -> No
             if part["kind"] == steps[1]:
                 part[steps[2]] = value
                 return
+    if steps[0] in ("guidance", "constraints") and steps[1:] == ["kind"] and not tree[steps[0]]:
+        tree[steps[0]].append({})  # the first one, of a model that has none
     for step in steps[:-1]:
         if step == "grid" and isinstance(node, dict) and isinstance(node.get(step), str):
             node[step] = {"kind": node[step]}  # set to a bare kind just before

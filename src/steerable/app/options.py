@@ -1,0 +1,167 @@
+"""Options that several commands share: each is named, described and given its default here, once.
+
+A single option is a type that a command gives to a parameter of that name. Options that belong
+together are a dataclass, which the command line takes apart and puts together again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter, Token, convert
+
+from steerable.core.errors import UserError
+
+__all__ = [
+    "AllowCode", "Cond", "Count", "Data", "Flag", "Grid", "Guiding", "Json", "Run", "Sampling",
+    "Walk", "Whole", "Words", "interval_of", "place", "told",
+]  # fmt: skip
+
+
+def _whole(_: Any, tokens: Sequence[Token]) -> int:
+    """A whole number; the parser itself would round 2.7 without a word."""
+    text = tokens[0].value
+    if "." in text and not text.rstrip("0").endswith("."):
+        raise ValueError(f'unable to convert "{text}" into int.')
+    return convert(int, tokens)
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
+Count = Annotated[Whole, Parameter(name=["-n", "--n"])]
+Flag = Annotated[bool, Parameter(negative=())]
+Words = Annotated[list[str] | None, Parameter(negative=())]
+
+REAL = "Real pictures: a folder, a file or a built-in set; the data of the run by default."
+OTHER = "Another condition as NAME=VALUE: a class name, numbers or words; may be repeated."
+CODE = "Module of your own whose parts the model file may name."
+
+Run = Annotated[str, Parameter(help="A run folder or a model file.")]
+Data = Annotated[str | None, Parameter(help=REAL)]
+Cond = Annotated[Words, Parameter(help=OTHER)]
+Grid = Annotated[str | None, Parameter(help="Kind of time grid; see steerable parts grids.")]
+AllowCode = Annotated[str, Parameter(help=CODE)]
+Json = Annotated[Flag, Parameter(help="Print the result as one JSON object.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How to sample.
+
+    Parameters
+    ----------
+    guidance
+        Weight of classifier-free guidance: 1 is off, above 1 exaggerates the label.
+    interval
+        Times LOW:HIGH between which guidance is at work; 0 is data, 1 is noise.
+    steps
+        Sampling steps.
+    sampler
+        Kind of sampler; see steerable parts samplers.
+    """
+
+    guidance: float | None = None
+    interval: str | None = None
+    steps: Whole | None = None
+    sampler: str | None = None
+    grid: Grid = None
+
+    def chosen(self) -> dict[str, Any]:
+        """The settings by the names that the library has for them.
+
+        Raises:
+            UserError: E-CONFIG if the interval is none.
+        """
+        found = {name: getattr(self, name) for name in ("guidance", "steps", "sampler")}
+        return {**found, "interval": interval_of(self.interval), "grid_kind": self.grid}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Guiding:
+    """How to sample, with a classifier if one guides, and any other setting.
+
+    Parameters
+    ----------
+    classifier
+        A run of the preset noisy-classifier that guides; its labels may be asked for as well.
+    classifier_scale
+        Scale of its guidance: 1 is the law of the class, 0 is off.
+    set_
+        Change another setting: --set sampler.eta=0.5. May be repeated.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    classifier: str | None = None
+    classifier_scale: float | None = None
+    set_: Annotated[Words, Parameter(name="--set")] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Walk:
+    """How pictures walk up to their noise and down again.
+
+    Parameters
+    ----------
+    label
+        Class of the pictures; none by default.
+    guidance
+        Weight of classifier-free guidance; 1, off, is what gives Gaussian noise.
+    steps
+        Steps in each direction.
+    """
+
+    label: str | None = None
+    cond: Cond = None
+    guidance: float = 1.0
+    steps: Whole | None = None
+
+
+def told(label: str | None, cond: list[str] | None) -> dict[str, str]:
+    """Every condition by its name, the label among them.
+
+    Raises:
+        UserError: E-CONFIG for a condition that is not NAME=VALUE.
+    """
+    from steerable.jobs.wish import parsed
+
+    return {**parsed(cond or []), **({} if label is None else {"label": label})}
+
+
+def interval_of(text: str | None) -> tuple[float, float] | None:
+    """`0.2:0.8` as (low, high).
+
+    Raises:
+        UserError: E-CONFIG if it is not two times in order.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0.0 <= low < high <= 1.0:
+        takes = "LOW:HIGH with 0 <= LOW < HIGH <= 1, 0 is data"
+        raise UserError("E-CONFIG", where="interval", got=repr(text), takes=takes)
+    return low, high
+
+
+def place(out: Path | None, run: str, name: str) -> Path:
+    """The folder for results: --out, or the next free samples/NAME-NNN of the run, or of here.
+
+    Raises:
+        UserError: E-CONFIG, before any work, where a file is in the way.
+    """
+    if out is None:
+        base, number = Path(run) if Path(run).is_dir() else Path(), 1
+        while (base / "samples" / f"{name}-{number:03d}").exists():
+            number += 1
+        return base / "samples" / f"{name}-{number:03d}"
+    if out.exists() and not out.is_dir():
+        takes = "a folder, or a name that is free"
+        raise UserError("E-CONFIG", where="out", got=f"{out.name}, a file", takes=takes)
+    return out
