@@ -52,7 +52,7 @@ def label_ways(model, options):
         "cfg_pp": guided(own, {"kind": "cfg_pp", "scale": 0.6}),
     }
     if options.weaker:
-        weak = {"kind": "autoguidance", "run": options.weaker, "weight": weight}
+        weak = {"kind": "autoguidance", "model": options.weaker, "weight": weight}
         ways["autoguidance, quarter net"] = guided(own, weak)
     return ways
 

@@ -113,7 +113,8 @@ def inpainting(model, x, labels, train, judge, options):
     """Every hole by every method, and by what needs no model."""
     found, sheet, cv2 = {}, {}, opencv()
     names = model.labels
-    for name, hole in holes(*model.spec.shape[1:]).items():
+    every = holes(*model.spec.shape[1:])
+    for name, hole in ((name, every[name]) for name in options.holes):
         mean = train.double().mean(0, keepdim=True).round().to(torch.uint8)
         ways = {
             "mean picture": torch.where(hole > 0, mean, x),
@@ -141,6 +142,7 @@ def inpainting(model, x, labels, train, judge, options):
         found[name]["difference_of_two_fills"] = float(between / 127.5)
         sheet[name] = [x[:12], torch.where(hole > 0, 127, x)[:12], *(w[:12] for w in ways.values())]
         options.sheet(name, sheet[name], ["before", "masked", *ways])
+        print(json.dumps({name: found[name]}, indent=1), flush=True)
     found["Telea"] = "measured" if cv2 else "left out: pip install opencv-python-headless"
     return found
 
@@ -175,21 +177,23 @@ def translation(model, x, labels, judge, options):
         one, two = one[:count], two[:count]
         rows, sheet = {}, [one[:12]]
         for strength in STRENGTHS:
+            walk = Edit(image=one, from_label=source, to_label=target, strength=strength)
+            begun = Edit(image=one, cond={"label": target}, strength=strength)
             ways = {
-                "ode": Edit(image=one, from_label=source, to_label=target, strength=strength),
-                "noised": Edit(image=one, cond={"label": target}, strength=strength),
+                "ode": (walk, {"steps": options.ode_steps}),
+                "ode, unguided": (walk, {"steps": options.ode_steps, "guidance": 1.0}),
+                "noised": (begun, {"steps": options.steps}),
             }
-            for way, wanted in ways.items():
+            for way, (wanted, settings) in ways.items():
                 if way == "noised" and strength == 1.0:
                     continue  # nothing of the picture is left
-                steps = options.ode_steps if way == "ode" else options.steps
-                made, _ = done(model, wanted, steps=steps)
+                made, _ = done(model, wanted, **settings)
                 verdict = float((judge.look(made)[1] == names.index(target)).double().mean())
                 told = {"accuracy": verdict, "correlation": correlation(one, made)}
                 rows[f"{way} {strength}"] = told
                 sheet += [made[:12]]
         same = Edit(image=one, from_label=source, to_label=source)
-        back, _ = done(model, same, steps=options.ode_steps)
+        back, _ = done(model, same, steps=options.ode_steps, guidance=1.0)
         error = ((back.double() - one.double()) / 255).square().mean()
         rows["to itself"] = {"psnr": float(-10 * error.log10())}
         rows["unrelated pictures"] = {"correlation": correlation(one, two), "n": count}
@@ -237,6 +241,8 @@ def main():
     parser.add_argument("-n", type=int, default=300, help="held-out pictures to fill")
     parser.add_argument("--n-translate", type=int, default=60, help="pictures to translate")
     parser.add_argument("--data", default=None, help="the data, if it has moved")
+    every = list(holes(8, 8))
+    parser.add_argument("--holes", nargs="+", default=every, choices=every)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--steps", type=int, default=None, help="the model's own by default")
     parser.add_argument("--sampler", default=None)

@@ -116,8 +116,9 @@ class _Recording(torch.nn.Module):
 def test_it_is_fed_as_a_denoiser_is_and_answers_log_probabilities():
     process = Process(Flow(), Target("flow", 0.4))
     inner = _Recording()
-    net = NoisyClassifier(process, inner, "label")
+    net = NoisyClassifier(process, inner, "label", 3)
     x, _ = _scene((1, 4, 4), n=4)
+    net.requires_grad_(False)
     for t in (torch.tensor(0.3, dtype=torch.float64), torch.tensor([0.1, 0.4, 0.7, 1.0])):
         alpha, sigma = (v.expand(4).float() for v in process.schedule(t))
         got = net.log_probs(x, t)
@@ -132,9 +133,33 @@ def test_it_is_fed_as_a_denoiser_is_and_answers_log_probabilities():
         assert not bool(net(x, t, {"colour": label}).any())
 
 
+def _shift(net, z, t):
+    """Root mean square of what guidance of scale 1 moves x0-hat by, where x_t is noise alone."""
+    alpha, sigma = net.process.schedule(torch.tensor(t, dtype=torch.float64))
+    x = (sigma * z).float().requires_grad_()
+    label = torch.zeros(len(z), dtype=torch.int64)
+    (slope,) = torch.autograd.grad(net(x, torch.tensor(t), {"label": label}).sum(), x)
+    return float((sigma**2 / alpha * slope).square().mean().sqrt())
+
+
+def test_what_guidance_moves_does_not_grow_with_the_noise():
+    """sigma^2 / alpha is 99 times as large at t = 0.999 as at 0.9; a gradient must fall as fast."""
+    process = Process(Flow(), Target("flow", 0.5))
+    backbone = randomised(_built("half_unet", (1, 8, 8)))
+    net, z = NoisyClassifier(process, backbone, "label", CLASSES), _scene((1, 8, 8), n=16)[0]
+    assert 0.2 < _shift(net, z, 0.999) / _shift(net, z, 0.9) < 5
+
+    class Plain(torch.nn.Module):  # the mutant: logits that noise does not silence
+        def forward(self, x, level):
+            return backbone(x, level) * torch.sqrt(1 + torch.exp(2 * level))[:, None]
+
+    plain = NoisyClassifier(process, Plain(), "label", CLASSES)
+    assert _shift(plain, z, 0.999) / _shift(plain, z, 0.9) > 20
+
+
 def test_the_loss_is_the_cross_entropy_and_nothing_without_a_label():
     process = Process(Flow(), Target("flow", 0.5))
-    net = randomised(NoisyClassifier(process, _built("half_unet", (1, 8, 8)), "label"))
+    net = randomised(NoisyClassifier(process, _built("half_unet", (1, 8, 8)), "label", CLASSES))
     x, _ = _scene((1, 8, 8), n=6)
     z = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     t = torch.linspace(0.1, 0.9, 6, dtype=torch.float64)
@@ -147,6 +172,6 @@ def test_the_loss_is_the_cross_entropy_and_nothing_without_a_label():
     (whole,) = torch.autograd.grad(loss.sum(), net.backbone.pool.out.weight, retain_graph=True)
     (part_,) = torch.autograd.grad(loss[:5].sum(), net.backbone.pool.out.weight)
     assert torch.allclose(whole, part_, atol=1e-6)
-    fresh = NoisyClassifier(process, _built("half_unet", (1, 8, 8)), "label")
+    fresh = NoisyClassifier(process, _built("half_unet", (1, 8, 8)), "label", CLASSES)
     first = fresh.loss_at(Batch(x, {"label": label}), t, z)[:5]
     assert torch.allclose(first, torch.full((5,), math.log(CLASSES)), atol=1e-6)

@@ -590,6 +590,43 @@ class Mixed:
         return abs(off), float((share - weights).abs().sum() / 2)
 
 
+@dataclass(frozen=True)
+class Drawn(Mixed):
+    """A mixture drawn from a seed: two or three modes, the known pixel at the mean of its own."""
+
+    seed: int = 0
+
+    def oracle(self):
+        """The mixture of both pixels."""
+        generator = torch.Generator().manual_seed(self.seed)
+        weights = torch.rand(2 + self.seed % 2, generator=generator, dtype=F64) + 0.3
+        means = 2 * torch.rand(len(weights), 2, generator=generator, dtype=F64) - 1
+        stds = torch.full((len(weights),), (0.2, 0.3, 0.5)[self.seed % 3], dtype=F64)
+        return Mixture(SCHEDULE, weights / weights.sum(), means, stds)
+
+    @staticmethod
+    def of(seed):
+        """The mixture of a seed with what is known of it."""
+        mixture = Drawn(seed=seed).oracle()
+        return Drawn(float(mixture.weights @ mixture.means[:, 0]), seed)
+
+
+@pytest.mark.slow
+def test_repaint_on_drawn_mixtures():
+    """Over 14 mixtures one pass is worse in the weights of the modes wherever it is far off."""
+    kit, pairs = Kit(), []
+    one = kit.part("grids.log_snr")(SCHEDULE, 250)
+    more = kit.part("grids.repaint")(SCHEDULE, 250)
+    for seed in range(14):
+        world = Drawn.of(seed)
+        pairs.append((world.errors(kit, one, 2000), world.errors(kit, more, 2000)))
+        (mean, modes), (after, left) = pairs[-1]
+        print(f"{seed:2} one pass {mean:.3f} {modes:.3f}, RePaint {after:.3f} {left:.3f}")
+    far = [(a[0], b[0]) for a, b in pairs if a[0] > 0.1]  # five standard errors of a mean
+    assert len(far) >= 3 and all(after < mean for mean, after in far)
+    assert sum(after < mean / 2 for mean, after in far) > len(far) / 2
+
+
 @pytest.mark.slow
 def test_repaint_on_a_mixture():
     """RePaint at its published r = 10 and jump 10 against one pass of 250 steps, 4000 items."""
@@ -601,14 +638,20 @@ def test_repaint_on_a_mixture():
     assert better[0] < min(0.1, mean / 2) and better[1] < min(0.05, modes / 2)
 
 
-ROWS = {  # method -> tasks, and what else is set
-    "exact": (TASKS, {}),
-    "posterior": (TASKS, {}),
-    "diffpir": (TASKS, {}),
-    "dps": (TASKS, {}),
-    "keep": (("inpaint",), {}),
-    "repaint": (("inpaint",), {}),
-    "ilvr": (("downsample",), {}),
+EDIT = {"sampler": "er_sde", "steps": 50}  # as an edit samples by default
+ROWS = {  # title -> method, tasks, and what else is set
+    "exact": ("exact", TASKS, {}),
+    "posterior": ("posterior", TASKS, {}),
+    "posterior, 8": ("posterior", TASKS, {"iterations": 8}),
+    "dps": ("dps", TASKS, {}),
+    "diffpir": ("diffpir", TASKS, {}),
+    "keep": ("keep", ("inpaint",), {}),
+    "repaint": ("repaint", ("inpaint",), {}),
+    "ilvr": ("ilvr", ("downsample",), {}),
+    "exact, edit": ("exact", TASKS, EDIT),
+    "posterior, edit": ("posterior", TASKS, EDIT),
+    "posterior, 8, edit": ("posterior", TASKS, {**EDIT, "iterations": 8}),
+    "dps, edit": ("dps", TASKS, EDIT),
 }
 
 
@@ -616,18 +659,20 @@ ROWS = {  # method -> tasks, and what else is set
 def test_table(capsys):
     """Every method in every task that it fits: what is biased, and by how much."""
     kit, found = Kit(), {}
-    for method, (names, options) in ROWS.items():
+    for title, (method, names, options) in ROWS.items():
         for name in names:
             n = 1800 if method == "repaint" else 6000
-            found[method, name] = error(run(kit, name, method, n, **options), name)
+            found[title, name] = error(run(kit, name, method, n, **options), name)
             with capsys.disabled():
-                mean, spread = found[method, name]
-                print(f"\n{method:10} {name:10} mean {mean:.3f} variance {spread:.3f}", end="")
+                mean, spread = found[title, name]
+                print(f"\n{title:20} {name:10} mean {mean:.3f} variance {spread:.3f}", end="")
     for name in TASKS:
-        mean, spread = found["posterior", name]
-        assert mean < 0.05 and abs(spread - found["exact", name][1]) < 0.05
+        best = "posterior, 8" if name == "blur" else "posterior"
+        for ending in ("", ", edit"):
+            mean, spread = found[best + ending, name]
+            assert mean < 0.05 and abs(spread - found["exact" + ending, name][1]) < 0.05
         for biased in ("diffpir", "dps"):
-            assert found[biased, name][0] > mean
+            assert found[biased, name][0] > found[best, name][0]
     assert found["keep", "inpaint"][0] > 0.1
     assert found["repaint", "inpaint"][0] < found["keep", "inpaint"][0] / 2
     assert 0.05 < found["ilvr", "downsample"][0] < 0.2

@@ -29,7 +29,8 @@ class Classifier(Guidance):
     Only a classifier of noised items will do: the gradient of one that has seen clean items alone
     says nothing at high noise and is adversarial at low noise. sigma^2 / alpha is large where there
     is hardly any signal (10^4 at t = 1 of a flow), and with it the error of a trained classifier
-    grows; nothing is bounded here. `start` below 1 leaves those times out, `clip` bounds x0-hat.
+    grows, unless it is built to grow silent as the ones of the preset `noisy-classifier` are. For
+    others `start` below 1 leaves those times out; `clip` bounds x0-hat.
     An item without a label is left as it is. One call of the network, and one of the classifier
     with a gradient through it.
     Source: Dhariwal and Nichol, arXiv 2105.05233, algorithms 1 and 2; Song et al., arXiv

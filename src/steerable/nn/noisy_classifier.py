@@ -17,17 +17,27 @@ class NoisyClassifier(nn.Module):
     """(x_t (B,*S), t () or (B,), cond) -> log p(y | x_t) (B,) of the label y that `cond` holds.
 
     An item whose label is absent has 0, whatever x_t is, so it has no gradient either. The network
-    is fed with c_in * x_t and log(sigma / alpha), exactly as a denoiser of this process.
+    f is fed with c_in * x_t and log(sigma / alpha), exactly as a denoiser of this process.
+
+    The logits are prior + alpha / sqrt(alpha^2 + sigma^2) f. Where noise hides everything the true
+    p(y | x_t) is p(y), and its gradient falls as alpha / sigma^2, for guidance multiplies it by
+    sigma^2 / alpha. A network alone does not learn gradients that small, and what it is off by
+    would be multiplied by up to 10^4; here the error of the shift of x0-hat is that of f at any
+    level.
 
     Args:
         process: How data is noised and which times are trained.
         backbone: A network (x (B,*S), level (B,)) -> logits (B,classes).
         classifies: Name of the label in `cond`.
+        classes: Number of classes, the logits of the network.
     """
 
-    def __init__(self, process: Process, backbone: nn.Module, classifies: str) -> None:
+    def __init__(
+        self, process: Process, backbone: nn.Module, classifies: str, classes: int
+    ) -> None:
         super().__init__()
         self.process, self.backbone, self.classifies = process, backbone, classifies
+        self.prior = nn.Parameter(torch.zeros(classes))
         self.conditions = nn.ModuleDict()  # it is told none: it names one
 
     def log_probs(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -35,7 +45,9 @@ class NoisyClassifier(nn.Module):
         alpha, sigma = self.process.schedule(t)
         c_in = spread(self.process.target(alpha, sigma)[0], x_t)
         level = torch.log(sigma / alpha).to(x_t).expand(len(x_t))
-        return F.log_softmax(self.backbone(c_in * x_t, level).to(x_t.dtype), 1)
+        found = self.backbone(c_in * x_t, level)
+        seen = spread(alpha / torch.sqrt(alpha**2 + sigma**2), found)
+        return F.log_softmax((self.prior + seen * found).to(x_t.dtype), 1)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         label = cond.get(self.classifies)

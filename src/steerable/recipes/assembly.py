@@ -47,7 +47,7 @@ def classifier(recipe: Recipe, spec: Spec) -> NoisyClassifier:
         raise UserError("E-DATA", where=spec.name, got=got, takes=takes)
     process = build("process", recipe.process, data_std=spec.std)
     backbone = build("classifier", recipe.backbone, shape=spec.shape, classes=classes)
-    return NoisyClassifier(process, backbone, name)
+    return NoisyClassifier(process, backbone, name, classes)
 
 
 def denoiser(recipe: Recipe, spec: Spec) -> Denoiser:
