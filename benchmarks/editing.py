@@ -5,10 +5,11 @@
 For each run one JSON object is printed and sheets of pictures are written. A fill is measured by
 its known pixels (equal or not), its seam (squared difference across the border of the hole, over
 that of the whole pictures; 1 is natural), whether a judge that saw neither still names the class,
-and the distance of the judge's features to those of the whole pictures, each beside the mean
-picture, the training picture that is nearest where known, and Telea's method (with OpenCV, which
-is optional: pip install opencv-python-headless). A translation is measured by the judge's verdict
-and by the correlation of the pixels before and after, beside that of unrelated pictures.
+and the distance of the judge's features to those of the whole pictures (without labels, that of
+their spectra and colours, as in `proofs.py`), each beside the mean picture, the training picture
+that is nearest where known, and Telea's method (with OpenCV, which is optional: pip install
+opencv-python-headless). A translation is measured by the judge's verdict and by the correlation of
+the pixels before and after, beside that of unrelated pictures.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from proofs import textures
 
 import steerable
 from steerable.core.errors import UserError
@@ -106,6 +108,8 @@ def measured(fill, x, hole, labels, judge):
         found["accuracy"] = float((predicted == labels).double().mean())
         found["same_verdict"] = float((predicted == before).double().mean())
         found["frechet"] = distance(features, whole)
+    else:
+        found |= textures(fill, x)
     return found
 
 
