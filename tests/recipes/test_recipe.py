@@ -57,6 +57,8 @@ def test_one_setting_changes_one_path():
 
 def test_another_kind_drops_the_old_options():
     made = recipe(sampler={"kind": "ancestral", "eta": 0.3, "steps": 9})
+    for word in ("on", "off", "auto", '"off"'):
+        assert made.with_set([f"training.compile={word}"]).training.compile == word.strip('"')
     other = made.with_set(["sampler.kind=heun"])
     assert other.sampler.flat() == {**made.with_set(["sampler.kind=heun"]).sampler.flat()}
     assert other.sampler.steps == 9 and "eta" not in other.sampler.options

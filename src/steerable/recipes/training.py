@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from steerable.core.errors import UserError
 
@@ -91,6 +91,12 @@ class Training(BaseModel):
     compile: Literal["auto", "on", "off"] = "auto"
     checkpoint_seconds: float = Field(60.0, gt=0)
     threads: int = Field(0, ge=0, le=1024, description="0 leaves torch's own choice")
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _as_written(cls, value: Any) -> Any:
+        """A bare `on` or `off` is a truth value in YAML, where it is not in quotes."""
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _sound(self) -> Training:
