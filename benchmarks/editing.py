@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from proofs import textures
+from proofs import frechet, textures
 
 import steerable
 from steerable.core.errors import UserError
@@ -29,7 +29,7 @@ from steerable.jobs.data import known_to, splits_for
 from steerable.jobs.edit import METHODS, Edit, edit, planned
 from steerable.jobs.evaluate import judge_for
 from steerable.jobs.pictures import labelled_grid, png
-from steerable.metrics.frechet import Frechet, floor
+from steerable.metrics.frechet import floor
 
 PAIRS = (("sneaker", "ankle boot"), ("shirt", "dress"))
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -87,13 +87,6 @@ def opencv():
         return None
 
 
-def distance(a, b):
-    sides = Frechet(), Frechet()
-    for side, features in zip(sides, (a, b), strict=True):
-        side.update(features)
-    return sides[0].distance(sides[1])
-
-
 def measured(fill, x, hole, labels, judge):
     """Everything about one way to fill pictures x (n,C,H,W)."""
     off = ((fill.double() - x.double()) / 127.5).square().mean((0, 1))[hole[0] > 0]
@@ -107,7 +100,7 @@ def measured(fill, x, hole, labels, judge):
         whole, before = judge.look(x)
         found["accuracy"] = float((predicted == labels).double().mean())
         found["same_verdict"] = float((predicted == before).double().mean())
-        found["frechet"] = distance(features, whole)
+        found["frechet"] = frechet(features, whole)
     else:
         found |= textures(fill, x)
     return found

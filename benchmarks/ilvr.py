@@ -4,8 +4,8 @@
 
 For each kernel and factor N, 16 samples a held-out reference y, seeds alike. `residual` is
 |phi(x) - phi(y)| / |phi(y) - phi(mean of the data)| with the low-pass phi of the same kernel and
-factor, `relative` the same over |phi(y)|; both before the samples are rounded and clipped to bytes
-(x as the sampler leaves it) and of the bytes. `diversity` is the root mean square difference of two
+factor, `relative` the same over |phi(y)|, both of the samples as bytes, clipped and rounded.
+`diversity` is the root mean square difference of two
 samples of one reference in [-1, 1], `high` the correlation of x - phi(x) with y - phi(y): a copy
 has 1, and no picture that fits its low band has 0 where that tells of edges. `high_of_data` is the
 same between y and the training picture whose low band is nearest. `copied` is what is left of the
@@ -21,6 +21,7 @@ import json
 from pathlib import Path
 
 import torch
+from editing import correlation
 
 import steerable
 from steerable.jobs.data import known_to, splits_for
@@ -32,12 +33,6 @@ from steerable.jobs.wish import Wish
 from steerable.nn.resizing import lowpass
 
 SAMPLES = 16
-
-
-def correlation(a, b):
-    """Mean over the rows of the correlation of a (n,D) and b (n,D)."""
-    a, b = (v - v.mean(1, keepdim=True) for v in (a, b))
-    return float(((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-9)).mean())
 
 
 def high(x, factor, kernel):
@@ -89,8 +84,11 @@ def row(model, y, options, factor, kernel, scene):
     train_floats = train.double() / 127.5 - 1
     rival = nearest_low(y.double() / 127.5 - 1, train_floats, factor, kernel)
     sheet = x.unflatten(0, (-1, SAMPLES))
-    rows = [torch.cat([y[i : i + 1], made.unflatten(0, (-1, SAMPLES))[i, :10]]) for i in range(6)]
-    picture = png(labelled_grid(rows, [""] * 6))
+    rows = [
+        torch.cat([y[i : i + 1], made.unflatten(0, (-1, SAMPLES))[i, :10]])
+        for i in range(min(6, len(y)))
+    ]
+    picture = png(labelled_grid(rows, [""] * len(rows)))
     (options.out / f"ilvr-{kernel}-{factor}.png").write_bytes(picture)
     return {
         "kernel": kernel,

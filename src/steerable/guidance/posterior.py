@@ -9,10 +9,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from steerable.core.errors import UserError
 from steerable.core.steer import Guidance, Operator
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
-from steerable.nn.slopes import check_slope, freed
+from steerable.nn.slopes import check_numbers, check_slope, freed
 
 __all__ = ["Posterior"]
 
@@ -53,10 +52,7 @@ class Posterior(Guidance):
     iterations: Annotated[int, Range(1, 1000)] = 2
 
     def __post_init__(self) -> None:
-        if not bool(self.measured.isfinite().all()):
-            do = "put 0 where nothing was measured"
-            got = "values that are not finite"
-            raise UserError("E-DATA", where="posterior, measured", got=got, do=do)
+        check_numbers(self.measured, "posterior")
 
     def __call__(self, denoise: Denoise) -> Denoise:
         def guided(x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ def moments(
     with torch.no_grad():  # not inference mode: some guidances take gradients
         path = trajectory(
             steer.ask(cond),
-            _start(net, recipe, spec, wanted, steer.times[0], noise),
+            _start(net, recipe, known, spec.shape, t=steer.times[0], noise=noise),
             schedule=net.process.schedule,
             sampler=sampler,
             times=steer.times,
@@ -153,21 +153,25 @@ def moments(
 
 
 def _start(
-    net: Denoiser, recipe: Recipe, spec: Spec, wanted: Sequence[Wish], t: Tensor, noise: Noise
+    net: Denoiser,
+    recipe: Recipe,
+    known: Mapping[str, Tensor],
+    shape: tuple[int, ...],
+    *,
+    t: Tensor,
+    noise: Noise,
 ) -> Tensor:
     """Noise, the `start` that is given, or below strength 1 the picture with noise of that time.
 
     Raises:
         UserError: E-CONFIG if there is no picture, or a part of it is hidden.
     """
-    device = next(net.parameters()).device
-    start = given(wanted, spec, device).get("start")
-    if start is not None:
-        return start
+    if "start" in known:
+        return known["start"]
     if recipe.sampler.strength == 1.0:
-        like = torch.empty(len(wanted), *spec.shape, device=device)
+        like = torch.empty(len(noise.seeds), *shape, device=next(net.parameters()).device)
         return net.process.start(t, noise, like)
-    image = given(wanted, spec, device).get("image")
+    image = known.get("image")
     if image is None or not bool(image.isfinite().all()):
         got = "no picture" if image is None else "a picture with hidden parts"
         takes = "a whole picture to begin with, or strength 1"

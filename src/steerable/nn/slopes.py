@@ -1,4 +1,4 @@
-"""What guidances share that take gradients through the network."""
+"""What guidances by a measurement share that take gradients through the network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from torch import Tensor
 from steerable.core.errors import UserError
 from steerable.core.types import Estimate
 
-__all__ = ["check_slope", "freed"]
+__all__ = ["check_numbers", "check_slope", "freed"]
+
+
+def check_numbers(measured: Tensor, kind: str) -> None:
+    """Check a measurement before a gradient spreads what is not a number over the picture.
+
+    Raises:
+        UserError: E-DATA for one that is not finite, given to the guidance of this kind.
+    """
+    if not bool(measured.isfinite().all()):
+        do = "put 0 where nothing was measured"
+        got = "values that are not finite"
+        raise UserError("E-DATA", where=f"{kind}, measured", got=got, do=do)
 
 
 def check_slope(estimate: Estimate, kind: str) -> None:
