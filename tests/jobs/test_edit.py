@@ -402,6 +402,8 @@ def test_replaying_gives_the_same_bytes(model, tmp_path):
         with pytest.raises(UserError) as caught:
             disk.replayed(paths[0], model, **wrong)
         assert caught.value.code == "E-DATA-CHANGED"
+    with pytest.raises(UserError, match=r"replay · no image \("):
+        disk.replayed(paths[0], model, **given)
     with pytest.raises(UserError, match="1 to replay"):
         disk.replayed(paths[0], model, image=images, **given)
     foreign = exact()

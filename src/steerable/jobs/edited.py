@@ -156,9 +156,14 @@ def replayed(
         wanted = Edit(**asked, **given, cond=cond, seed=settings["seed"] - place)
         parts = {k: settings[k] for k in ("sampler", "guidance", "constraints", "operator")}
         recipe = checked({**model.recipe.plain(), **parts})
+        missing = [name for name in given if record.get(name) and given[name] is None]
     except (KeyError, TypeError, AttributeError) as error:
         got = f"settings that are not complete: {error}"
         raise UserError("E-DATA", where=path.name, got=got) from error
+    if "image" in missing:
+        files = ", ".join(f"{name} ({record[name]['file']})" for name in missing)
+        do = "give the same files as --" + " and --".join(missing)
+        raise UserError("E-CONFIG", where="replay", got=f"no {files}", takes="its inputs", do=do)
     spec = askable(model, recipe)
     (found,) = _one(pieces(wanted, spec))
     _same(settings, found, model, path.name)
