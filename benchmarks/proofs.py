@@ -285,14 +285,14 @@ def textures(x, real):
     return {"spectrum": float(between), "colour": float(sum(moved) / 3)}
 
 
-def forest(root, budget, data, seeds):
+def forest(root, budget, data, seeds, settings=()):
     """S2 on aerial tiles: texture statistics, black pictures, EMA against raw weights."""
     found = {"seeds": {}}
     for seed in range(seeds):
-        settings = ["data.size=[32, 32]", f"training.seed={seed}", "data.flip=true"]
+        fixed = ["data.size=[32, 32]", f"training.seed={seed}", "data.flip=true"]
         run = root / f"s2-{seed}"
         options = {"preset": "convnext-ddpm", "budget": budget, "size": "xs"}
-        model, splits = trained(data, run, settings=settings, **options)
+        model, splits = trained(data, run, settings=[*fixed, *settings], **options)
         real, n = splits.train.x, 256
         order = torch.randperm(len(real), generator=torch.Generator().manual_seed(1))
         first, second = real[order[:n]], real[order[n : 2 * n]]
@@ -387,7 +387,7 @@ def regularised(root, budget, seeds):
     found = {}
     for seed in range(seeds):
         for name, settings in (
-            ("plain", ("training.weight_decay=0",)),
+            ("plain", PLAIN),
             ("regularised", REGULARISED),
         ):
             model, splits = trained(
@@ -424,7 +424,7 @@ PROOFS = {
     "mlp": lambda o: mlp(o.root, o.budget or "400000 images"),
     "score": lambda o: score(o.root, o.budget or "200000 images", o.data),
     "binding": lambda o: binding(o.root, o.budget or "200000 images"),
-    "forest": lambda o: forest(o.root, o.budget or "20000 images", o.data, o.seeds),
+    "forest": lambda o: forest(o.root, o.budget or "20000 images", o.data, o.seeds, o.set),
     "regularised": lambda o: regularised(o.root, o.budget or "60000 images", o.seeds),
     "unconditional": lambda o: unconditional(o.root, o.budget or "60000 images"),
 }
@@ -437,6 +437,7 @@ def main() -> None:
     parser.add_argument("--budget", default="")
     parser.add_argument("--data", default="")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--set", action="append", default=[], help="path=value, for forest")
     options = parser.parse_args()
     options.root.mkdir(parents=True, exist_ok=True)
     found = PROOFS[options.proof](options)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from steerable.core.denoise import Backbone
 from steerable.core.types import Range, Slots
 from steerable.nn.blocks import Grow, Halve, SkipGate, checked, levels_for, silent
+from steerable.nn.depthwise import depthwise
 from steerable.nn.embeddings import LevelEmbedding
 from steerable.nn.resampling import joined, padded
 
@@ -39,7 +40,7 @@ class _Block(nn.Module):
         self.shortcut = nn.Identity() if enter == leave else nn.Conv2d(enter, leave, 1)
 
     def forward(self, x: Tensor, vector: Tensor) -> Tensor:
-        h = self.look(x) + self.add(vector)[:, :, None, None]
+        h = depthwise(self.look, x) + self.add(vector)[:, :, None, None]
         h = F.gelu(self.first(self.first_norm(h)))
         return torch.addcmul(self.shortcut(x), self.scale, self.second(self.second_norm(h)))
 
