@@ -22,7 +22,7 @@ import torch
 
 import steerable
 from steerable.jobs.edit import Edit, edit, planned
-from steerable.jobs.evaluate import distance, judge_for, obedience, reference
+from steerable.jobs.judged import distance, judge_for, obedience, reference
 from steerable.jobs.sample import sample, steered
 from steerable.jobs.steering import with_classifier
 from steerable.jobs.wish import Wish
@@ -54,6 +54,8 @@ def label_ways(model, options):
     if options.weaker:
         weak = {"kind": "autoguidance", "model": options.weaker, "weight": weight}
         ways["autoguidance, quarter net"] = guided(own, weak)
+        inside = {**weak, "start": high, "stop": low}
+        ways[f"autoguidance, quarter net, {low:g} < t < {high:g}"] = guided(own, inside)
     return ways
 
 

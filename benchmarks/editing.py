@@ -27,7 +27,7 @@ import steerable
 from steerable.core.errors import UserError
 from steerable.jobs.data import known_to, splits_for
 from steerable.jobs.edit import METHODS, Edit, edit, planned
-from steerable.jobs.evaluate import judge_for
+from steerable.jobs.judged import judge_for
 from steerable.jobs.pictures import labelled_grid, png
 from steerable.metrics.frechet import floor
 

@@ -26,7 +26,7 @@ from editing import correlation
 import steerable
 from steerable.jobs.data import known_to, splits_for
 from steerable.jobs.edit import Edit, edit, planned
-from steerable.jobs.evaluate import judge_for
+from steerable.jobs.judged import judge_for
 from steerable.jobs.pictures import labelled_grid, png
 from steerable.jobs.sample import sample, steered
 from steerable.jobs.wish import Wish

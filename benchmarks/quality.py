@@ -6,9 +6,12 @@ import argparse
 import json
 
 import steerable
-from steerable.jobs.evaluate import evaluate
-from steerable.jobs.sample import steered
+from steerable.jobs.judged import distance, judge_for, obedience, reference
+from steerable.jobs.sample import sample, steered
+from steerable.jobs.wish import Wish
 from steerable.recipes.part import build
+
+SEED = 1_000_000
 
 
 def main() -> None:
@@ -23,7 +26,8 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=2000)
     options = parser.parse_args()
     model = steerable.load(options.run)
-    splits = build("data", model.recipe.data)
+    splits, names, n = build("data", model.recipe.data), model.labels, options.n
+    judge, (real, part) = judge_for(splits), reference(splits, n, SEED)
     for sampler in options.sampler:
         for grid in options.grid:
             for steps in options.steps:
@@ -37,9 +41,11 @@ def main() -> None:
                         grid_kind=grid,
                         settings=options.set,
                     )
-                    *_, last = evaluate(model, splits, recipe=recipe, n=options.n)
-                    found = last.evaluation.result
-                    keys = ("accuracy", "frechet", "frechet_floor", "frechet_n", "seconds")
+                    wishes = [Wish({"label": names[i % len(names)]}, SEED + i) for i in range(n)]
+                    *_, last = sample(model, recipe, wishes)
+                    found = obedience(judge, last.sample, names)
+                    found |= distance(judge, last.sample, real, part)
+                    keys = ("accuracy", "frechet", "frechet_floor", "frechet_n")
                     figures = {k: round(found[k], 3) for k in keys}
                     row = {"sampler": sampler, "grid": grid, "steps": steps, "guidance": weight}
                     print(json.dumps({**row, **figures}), flush=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import steerable
-from steerable.jobs.evaluate import judge_for, reference
+from steerable.jobs.judged import judge_for, reference
 from steerable.jobs.sample import sample, steered
 from steerable.jobs.wish import Wish
 from steerable.metrics.frechet import Frechet, floor

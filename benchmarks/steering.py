@@ -19,7 +19,7 @@ import torch
 
 import steerable
 from steerable.core.types import Spec
-from steerable.jobs.evaluate import distance, judge_for, obedience, reference
+from steerable.jobs.judged import distance, judge_for, obedience, reference
 from steerable.jobs.pictures import labelled_grid, png
 from steerable.jobs.sample import Sample, by_title, sample, steered
 from steerable.jobs.steering import with_classifier
@@ -65,7 +65,7 @@ class Bench:
         row = {"by": title, "scale": scale, "n": self.n, "calls": made.calls}
         row |= {k: obeyed[k] for k in ("accuracy", "accuracy_error")}
         row["spread_ratio"] = spread["spread"] / self.real_spread["spread"]
-        row["spread_ratio_error"] = spread["error"] / self.real_spread["spread"]
+        row["spread_ratio_error"] = spread["spread_error"] / self.real_spread["spread"]
         row |= {
             k: v for k, v in distance(self.judge, made, self.real, self.part).items() if k[0] == "f"
         }

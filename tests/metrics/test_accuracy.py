@@ -13,7 +13,7 @@ def test_counts_rates_and_error():
     value = metric.value()
     assert value["confusion"] == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
     assert value["accuracy"] == 0.75 and value["n"] == 4
-    assert value["error"] == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
+    assert value["accuracy_error"] == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
     assert value["per_class"] == [pytest.approx(2 / 3), 1.0, None]
     assert json.loads(json.dumps(value)) == value
 

@@ -31,7 +31,7 @@ def test_gaussians_have_the_spread_they_should_within_the_stated_error():
     inside = 0
     for seed in range(100):
         value = _seen(*_gaussian(600, 0.7, seed))
-        inside += abs(value["spread"] - 0.7 * 5**0.5) < 2 * value["error"]
+        inside += abs(value["spread"] - 0.7 * 5**0.5) < 2 * value["spread_error"]
     assert inside >= 88  # 95 expected; a binomial falls below 88 once in a thousand
 
 
@@ -57,8 +57,8 @@ def test_merge_equals_one_pass():
 
 def test_copies_do_not_shrink_the_error():
     features, labels = _gaussian(120, 1.0)
-    once = _seen(features, labels)["error"]
-    assert _seen(features.repeat(10, 1), labels.repeat(10))["error"] > 0.7 * once
+    once = _seen(features, labels)["spread_error"]
+    assert _seen(features.repeat(10, 1), labels.repeat(10))["spread_error"] > 0.7 * once
 
 
 def test_too_few_are_refused():

@@ -64,7 +64,8 @@ def by_level(net: NoisyClassifier, held_out: Dataset, *, items: int = 512) -> di
             x_t = net.process.noised(batch.x, t, noise.normal(batch.x)).to(device)
             right.update(net.log_probs(x_t, t).argmax(1), batch.cond[name])
         value, level = right.value(), round(float(schedule.level(t)), 3)
-        figures = {key: value[key] for key in ("accuracy", "error", "n")}
+        keys = {"accuracy": "accuracy", "error": "accuracy_error", "n": "n"}
+        figures = {key: value[name] for key, name in keys.items()}
         rows.append({"t": float(t), "level": level, **figures})
     net.train(was_training)
     most = int(torch.bincount(held_out.cond[name][index]).max())

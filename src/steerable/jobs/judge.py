@@ -8,33 +8,31 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from steerable.core.errors import UserError
-from steerable.core.noise import Noise
 from steerable.core.types import Dataset, Spec
 from steerable.nn.classifier import Classifier
 
 from . import durable
+from .fitting import MOST, digest, fitted, frozen, known, moved, plain, seen
 
-__all__ = ["Judge", "read_judge", "shipped_judge", "train_judge"]
+__all__ = ["Judge", "judge_bytes", "read_judge", "shipped_judge", "train_judge"]
 
 # SHA-256 of data/judge_fashion.safetensors, which `python -m steerable.jobs.judge` made.
 FASHION_SHA256 = "9f6931f1e4eef4697850d27d724af812391ed8ee5df49b6bd205737accd14781"
-PEAK_LR = 4e-3  # of AdamW behind batch norms; the mean of the cycle is about half of it
-WARM_UP = 0.2  # share of the training during which the learning rate climbs
 SMOOTHING = 0.05
 
 
@@ -58,6 +56,19 @@ class Judge:
     n: int
     sha256: str
 
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        return f"judge (classifier of {len(self.names)} classes)"
+
+    def features(self, x: Tensor) -> Tensor:
+        """The features of `look` alone, as an extractor gives them.
+
+        Raises:
+            UserError: E-SHAPE for pictures of another shape or number type.
+        """
+        return self.look(x)[0]
+
     def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features (N,128) float64 and predicted classes (N,) int64 of pictures (N,C,H,W) uint8.
 
@@ -71,87 +82,13 @@ class Judge:
                 got=f"pictures {tuple(x.shape[1:])} of {x.dtype}",
                 takes=f"{self.shape} of {torch.uint8}",
             )
-        return _look(self.net, x)
+        features, logits = seen(self.net, x)
+        return features, logits.argmax(1)
 
 
-def _look(net: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    device = net.out.weight.device
-    features = torch.empty(len(x), net.feature_width, dtype=torch.float64)
-    predicted = torch.empty(len(x), dtype=torch.int64)
-    net.eval()
-    with torch.inference_mode():
-        for start in range(0, len(x), 256):
-            rows = slice(start, start + 256)
-            inner = net.features(x[rows].to(device, torch.float32).div_(127.5).sub_(1.0))
-            features[rows] = inner.to("cpu", torch.float64)
-            predicted[rows] = net.out(inner).argmax(1).cpu()
-    return features, predicted
-
-
-def _augmented(x: Tensor, noise: Noise, *, flip: bool) -> Tensor:
-    """Bytes (B,C,H,W) moved by up to a fourteenth of each side, half of them flipped if allowed.
-
-    The border pixels are repeated, which fits any background.
-    """
-    places = []
-    for side in x.shape[-2:]:
-        reach = max(1, round(side / 14))
-        shift = noise.integers(len(x), 2 * reach + 1) - reach
-        places.append((torch.arange(side) + shift[:, None]).clamp(0, side - 1))
-    rows, columns = places
-    if flip:
-        turned = noise.uniform(len(x)) < 0.5
-        columns = torch.where(turned[:, None], columns.flip(1), columns)
-    item = torch.arange(len(x))[:, None, None]
-    return x[item, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def _labelled(data: Dataset, part: str) -> Dataset:
-    """The items whose label is known."""
-    if "label" not in data.cond:
-        raise UserError(
-            "E-DATA",
-            where=f"{part} pictures of '{data.spec.name}'",
-            got=f"conditions: {', '.join(data.cond) or 'none'}",
-            takes="the condition 'label', which a judge learns",
-        )
-    chosen = torch.nonzero(data.cond["label"] >= 0)[:, 0]
-    if len(chosen) == 0:
-        raise UserError(
-            "E-DATA", where=f"{part} pictures of '{data.spec.name}'", got="no labelled picture"
-        )
-    return data if len(chosen) == len(data) else data.take(chosen)
-
-
-def _fit(net: Classifier, train: Dataset, *, seconds: float, seed: int) -> None:
-    """AdamW with one cycle of the learning rate, which ends with the time or with the epochs."""
-    count, device = len(train), net.out.weight.device
-    size = min(128, max(8, count // 8))
-    total = math.ceil(count / size) * min(60, max(8, 480_000 // count))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=PEAK_LR, weight_decay=0.05)
-    generator = torch.Generator().manual_seed(seed)
-    net.train()
-    begun, iteration, share = time.monotonic(), 0, 0.0
-    while share < 1.0:
-        for index in torch.randperm(count, generator=generator).split(size):
-            climb, fall = share / WARM_UP, (1.0 - share) / (1.0 - WARM_UP)
-            for group in optimizer.param_groups:
-                group["lr"] = PEAK_LR * max(0.01, min(climb, 0.5 - 0.5 * math.cos(math.pi * fall)))
-            noise = Noise.of(seed, iteration=iteration, items=index)
-            x = _augmented(train.x[index], noise, flip=train.spec.flip)
-            logits = net(x.to(device, torch.float32).div_(127.5).sub_(1.0))
-            wanted = train.cond["label"][index].to(device)
-            loss = F.cross_entropy(logits, wanted, label_smoothing=SMOOTHING)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            iteration += 1
-            share = max(iteration / total, (time.monotonic() - begun) / seconds)
-            if share >= 1.0:
-                break
-
-
-def train_judge(train: Dataset, held_out: Dataset, *, seconds: float, seed: int = 0) -> Judge:
+def train_judge(
+    train: Dataset, held_out: Dataset, *, seconds: float, seed: int = 0, most: int = MOST
+) -> Judge:
     """Train a judge on labelled pictures and measure it on others.
 
     Small data ends early: training stops after 480,000 pictures seen, but within 8 to 60 epochs.
@@ -162,39 +99,28 @@ def train_judge(train: Dataset, held_out: Dataset, *, seconds: float, seed: int 
         held_out: Pictures to be measured on.
         seconds: Most time to train.
         seed: Seed of the weights, of the order and of the shifts.
+        most: Pictures to be seen, within 8 to 60 epochs.
 
     Raises:
         UserError: E-DATA without labelled pictures or with less than two classes; E-SHAPE for
             pictures below 4 x 4; E-LIMIT for a time that is not above 0.
     """
-    train, held_out = _labelled(train, "training"), _labelled(held_out, "held-out")
+    train, held_out = known(train, "label", "training"), known(held_out, "label", "held-out")
     spec = train.spec
     names = spec.labels["label"]
-    if not seconds > 0:
-        raise UserError("E-LIMIT", where="seconds of the judge", got=str(seconds), takes="above 0")
     if len(names) < 2:
         raise UserError("E-DATA", where=spec.name, got=f"{len(names)} class", takes="2 or more")
-    if len(spec.shape) != 3 or min(spec.shape[1:]) < 4:
-        raise UserError("E-SHAPE", where=spec.name, got=str(spec.shape), takes="(C,H,W), 4 x 4 up")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = Classifier(spec.shape[0], len(names))
-    _fit(net, train, seconds=seconds, seed=seed)
-    right = _look(net, held_out.x)[1] == held_out.cond["label"]
+    labels = train.cond["label"]
+
+    def loss(logits: Tensor, index: Tensor) -> Tensor:
+        wanted = labels[index].to(logits.device)
+        return F.cross_entropy(logits, wanted, label_smoothing=SMOOTHING)
+
+    move = partial(moved, flip=spec.flip)
+    net = fitted(train, len(names), loss=loss, move=move, seconds=seconds, seed=seed, most=most)
+    right = seen(net, held_out.x)[1].argmax(1) == held_out.cond["label"]
     accuracy, n = float(right.to(torch.float64).mean()), len(held_out)
-    return Judge(_frozen(net), tuple(names), tuple(spec.shape), accuracy, n, _digest(net))
-
-
-def _frozen(net: Classifier) -> Classifier:
-    return net.eval().requires_grad_(False)
-
-
-def _plain(net: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-
-
-def _digest(net: nn.Module) -> str:
-    return hashlib.sha256(save(_plain(net))).hexdigest()
+    return Judge(frozen(net), tuple(names), tuple(spec.shape), accuracy, n, digest(plain(net)))
 
 
 def read_judge(data: bytes, *, sha256: str) -> Judge:
@@ -228,7 +154,26 @@ def read_judge(data: bytes, *, sha256: str) -> Judge:
         ) from error
     net = Classifier(shape[0], len(names))
     net.load_state_dict(state)
-    return Judge(_frozen(net), names, shape, accuracy, n, _digest(net))
+    return Judge(frozen(net), names, shape, accuracy, n, digest(plain(net)))
+
+
+def judge_bytes(judge: Judge, more: Mapping[str, Any] | None = None) -> bytes:
+    """A safetensors file for `read_judge`.
+
+    Args:
+        judge: The judge.
+        more: Further plain facts for whoever reads the header.
+    """
+    notes = {
+        "accuracy": judge.accuracy,
+        "n": judge.n,
+        "names": judge.names,
+        "shape": judge.shape,
+        **(more or {}),
+        "weights": judge.sha256,
+    }
+    # One note only: the order of several would differ from file to file.
+    return save(plain(judge.net), metadata={"judge": json.dumps(notes)})
 
 
 def shipped_judge(spec: Spec) -> Judge | None:
@@ -257,18 +202,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     splits = fashion(source="full")
     judge = train_judge(splits.train, splits.held_out, seconds=options.seconds, seed=options.seed)
-    notes = {
-        "accuracy": judge.accuracy,
-        "n": judge.n,
-        "names": judge.names,
-        "shape": judge.shape,
+    more = {
         "data": "Fashion-MNIST, 60,000 official training pictures; accuracy on the official test",
         "command": "python -m steerable.jobs.judge OUT.safetensors",
         "seed": options.seed,
-        "weights": judge.sha256,
     }
-    # One note only: the order of several would differ from file to file.
-    data = save(_plain(judge.net), metadata={"judge": json.dumps(notes)})
+    data = judge_bytes(judge, more)
     durable.write(options.out, data)
     sys.stdout.write(
         f"accuracy {judge.accuracy:.4f} on {judge.n} official test pictures, {len(data)} bytes, "

@@ -20,8 +20,8 @@ from steerable.recipes import store
 from steerable.recipes.recipe import Recipe
 
 from . import durable
-from .evaluate import distance, judge_for, measurable, obedience, reference
 from .judge import Judge
+from .judged import distance, judge_for, measurable, obedience, reference
 from .model import Model
 from .pictures import labelled_grid, png
 from .sample import sample, steered
@@ -143,7 +143,7 @@ def sweep(
             **obedience(judge, made, names),
             **distance(judge, made, real, part),
             "spread": spread["spread"] / natural["spread"],
-            "spread_error": spread["error"] / natural["spread"],
+            "spread_error": spread["spread_error"] / natural["spread"],
             "n": n,
             "calls": made.calls,
             "samples_per_second": round(n / seconds, 2),

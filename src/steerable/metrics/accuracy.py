@@ -38,7 +38,7 @@ class Accuracy:
         self.counts += other.counts
 
     def value(self) -> dict[str, Any]:
-        """Plain JSON: `accuracy` with its `n` and binomial standard `error`; `per_class`.
+        """Plain JSON: `accuracy` with its binomial standard error and `n`; `per_class`.
 
         `per_class` is the accuracy of each wanted class, None where it was never wanted;
         `confusion` holds the counts, rows wanted and columns predicted.
@@ -53,8 +53,8 @@ class Accuracy:
         rows = self.counts.tolist()
         return {
             "accuracy": share,
+            "accuracy_error": (share * (1.0 - share) / n) ** 0.5,
             "n": n,
-            "error": (share * (1.0 - share) / n) ** 0.5,
             "per_class": [row[i] / sum(row) if sum(row) else None for i, row in enumerate(rows)],
             "confusion": rows,
         }

@@ -73,11 +73,11 @@ class Binding:
     def value(self) -> dict[str, Any]:
         """Plain JSON; `accuracy` is the share of the attributes that are as asked for.
 
-        `error` is its standard error as if the four attributes of a picture were one draw.
         `whole` is the share of pictures with all four right, `attributes` the accuracy of each.
         `swapped` is the accuracy against the prompt with its two objects exchanged; pictures that
         obey every word reach `swapped_floor`, since both objects may share a word. `per_prompt`
-        holds n, accuracy and whole of every prompt.
+        holds n, accuracy and whole of every prompt. The standard errors are those of a share of n,
+        as if the four attributes of a picture were one draw.
 
         Raises:
             UserError: E-EVAL when nothing was counted.
@@ -86,18 +86,21 @@ class Binding:
             raise UserError("E-EVAL", where="binding", got="0 pictures", takes="1 or more")
         total = torch.stack(list(self.counts.values())).sum(0).to(torch.float64)
         n, share = int(total[0]), float(total[1:5].sum() / (4 * total[0]))
+        whole, swapped = float(total[5] / n), float(total[6:].sum() / (4 * n))
         shared = sum(
             2 * int(row[0]) * ((key[0] == key[2]) + (key[1] == key[3]))
             for key, row in self.counts.items()
         )
         return {
             "accuracy": share,
-            "n": n,
-            "error": (share * (1 - share) / n) ** 0.5,
-            "whole": float(total[5] / n),
-            "attributes": dict(zip(_PLACES, (total[1:5] / n).tolist(), strict=True)),
-            "swapped": float(total[6:].sum() / (4 * n)),
+            "accuracy_error": _error(share, n),
+            "whole": whole,
+            "whole_error": _error(whole, n),
+            "swapped": swapped,
+            "swapped_error": _error(swapped, n),
             "swapped_floor": shared / (4 * n),
+            "n": n,
+            "attributes": dict(zip(_PLACES, (total[1:5] / n).tolist(), strict=True)),
             "per_prompt": {
                 self._text(key): {
                     "n": int(row[0]),
@@ -111,6 +114,10 @@ class Binding:
     def _text(self, prompt: tuple[int, ...]) -> str:
         words = [self.words[i] if i >= 0 else "-" for i in prompt]
         return f"{' '.join(words[:2])}, {' '.join(words[2:])}"
+
+
+def _error(share: float, n: int) -> float:
+    return (share * (1.0 - share) / n) ** 0.5
 
 
 def _half(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -59,7 +59,7 @@ class Spread:
         return float((inner / (n[some] - 1)).clamp(min=0).mean().sqrt())
 
     def value(self) -> dict[str, float | int]:
-        """`spread`, its jackknife standard `error` and `n`.
+        """`spread`, its jackknife standard error and `n`.
 
         Raises:
             UserError: E-EVAL when no class has two items.
@@ -78,4 +78,4 @@ class Spread:
         )
         deviation = (parts - parts.mean()).square().sum() if len(parts) else torch.zeros(())
         error = float((deviation * (len(parts) - 1) / max(1, len(parts))).clamp(min=0).sqrt())
-        return {"spread": self._of(every), "error": error, "n": n}
+        return {"spread": self._of(every), "spread_error": error, "n": n}
