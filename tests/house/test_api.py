@@ -18,7 +18,7 @@ DOOR = {
     ],
     "UserError": ["code", "where", "got", "takes", "kept", "do"],
     "edit": ["model", "wanted", "guidance", "steps", "sampler", "grid", "settings"],
-    "evaluate": ["model", "data", "n", "guidance"],
+    "evaluate": ["model", "against", "n", "guidance"],
     "guide": ["score", "scale", "start", "stop"],
     "inspect_data": ["data", "settings"],
     "load": ["path", "device", "allow_code"],

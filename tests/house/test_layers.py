@@ -21,12 +21,13 @@ ROOMS = (
     "grids",
     "autoencoders",
     "datasets",
+    "extractors",
     "metrics",
     "operators",
     "oracles",
 )
 FLOORS = ("core", "nn", "intake", "rooms", "recipes", "jobs", "api", "app")  # from the ground up
-HEAVY = {"matplotlib", "jinja2", "scipy", "PIL"}
+HEAVY = {"matplotlib", "jinja2", "scipy", "PIL", "transformers", "torch_fidelity"}
 
 
 def floor(module):

@@ -36,6 +36,7 @@ ROOMS: dict[str, str] = {
     "sampler": "samplers",
     "grid": "grids",
     "data": "datasets",
+    "extractor": "extractors",
 }
 
 
