@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from .console import result
-from .options import Flag, Words
+from steerable.core.errors import UserError
+
+from .console import Bar, fail, result
+from .options import Flag, Json, Words
+
+if TYPE_CHECKING:
+    from steerable.jobs.doctor import Diagnosis
 
 __all__ = ["data"]
 
 data = App(name="data", help="Look at data before training on it.", help_format="plaintext")
+
+NAMED = 6  # rows of pictures that a line names
 
 
 @data.command
@@ -20,9 +28,15 @@ def check(
     /,
     *,
     set_: Annotated[Words, Parameter(name="--set")] = None,
-    json: Flag = False,
+    page: Path | None = None,
+    quick: Flag = False,
+    seconds: float = 60.0,
+    fail_on: Literal["problem", "warning"] | None = None,
+    json: Json = False,
 ) -> int:
-    """Scan pictures: counts per class, conditions, sizes, channels, duplicates, bad files.
+    """Scan pictures, then look for copies, leaks, doubtful labels, blank ones and too few of them.
+
+    Leaves with 0 whatever is found, if the data can be used and --fail-on does not say otherwise.
 
     Parameters
     ----------
@@ -30,14 +44,53 @@ def check(
         A folder of pictures, a .npz file, or a built-in set: digits, fashion, scenes, shapes.
     set_
         Change how the data is read: --set "data.columns={caption: tokens}". May be repeated.
-    json
-        Print the report as one JSON object.
+    page
+        Write a page with the pictures in question, such as data-check.html.
+    quick
+        Leave out the doubts about labels.
+    seconds
+        Most time to train the judges that doubt labels.
+    fail_on
+        Leave with 9 if a problem, or a warning and what is graver, was found.
     """
     from steerable import api
+    from steerable.jobs.doctor_page import require, write_page
 
-    report = api.inspect_data(folder, settings=set_ or [])
-    result(report, as_json=json, lines=_lines(report))
+    if page is not None:
+        require()
+    bar, found = Bar(), None
+    for progress in api.diagnose(folder, settings=set_ or [], seconds=0.0 if quick else seconds):
+        found = progress.diagnosis
+        bar.show(progress.share, progress.stage, last=found is not None)
+    assert found is not None
+    lines = [*_lines(found.report), *_findings(found)]
+    result(found.plain(), as_json=json, lines=lines)
+    if page is not None:
+        bar.say(f"page     {write_page(page, found)}")
+    elif any(f.groups for f in found.findings):
+        bar.say("the pictures in question: --page data-check.html")
+    grave = {"problem": {"problem"}, "warning": {"problem", "warning"}}.get(fail_on or "", set())
+    failing = [f"{f.severity} {f.kind}" for f in found.findings if f.severity in grave]
+    if failing:
+        gate = UserError("E-GATE", where="data check", got=", ".join(failing), takes="none")
+        return fail(gate, as_json=False)  # stdout holds the one JSON object already
     return 0
+
+
+def _findings(found: Diagnosis) -> list[str]:
+    """Every finding with its advice and the pictures that it is about."""
+    lines = [""]
+    for f in found.findings:
+        lines.append(f"{f.severity:8s} {f.kind}: {f.sentence}")
+        for k, group in enumerate(f.groups[:NAMED]):
+            more = " …" if len(group) > NAMED else ""
+            names = " = ".join(found.names[i] for i in group[:NAMED]) + more
+            lines.append(f"           {names}{': ' + f.remarks[k] if f.remarks else ''}")
+        if len(f.groups) > NAMED:
+            lines.append(f"           … and {len(f.groups) - NAMED} more")
+        if f.advice != "nothing":
+            lines.append(f"         -> {f.advice}")
+    return lines
 
 
 def _lines(report: dict[str, Any], indent: str = "") -> list[str]:

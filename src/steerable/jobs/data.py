@@ -18,7 +18,10 @@ from steerable.recipes.part import Part, build, kinds
 from .model import Model
 from .run import Run
 
-__all__ = ["compare", "data_part", "data_report", "known_to", "part_again", "splits_for"]
+__all__ = [
+    "compare", "data_part", "data_report", "fingerprint", "known_to", "own_splits", "part_again",
+    "splits_for",
+]  # fmt: skip
 
 
 def data_part(kind_or_path: str) -> Part:
@@ -54,6 +57,28 @@ def splits_for(model: Model, data: str | None) -> Splits:
     return build("data", part_again(own, data) if data else own)
 
 
+def own_splits(model: Model, splits: Splits, given: bool) -> Splits | None:
+    """The data that a model was trained on, if it is at hand.
+
+    Args:
+        model: The model.
+        splits: The data of an evaluation.
+        given: Whether that was named by the user; it may be the model's own data all the same.
+    """
+    run = Run(model.path.parent)
+    if not given or (
+        run.recipe() is not None
+        and run.data_report().get("fingerprint", {}).get("train") == fingerprint(splits.train)
+    ):
+        return splits
+    try:
+        return splits_for(model, None)
+    except UserError as error:
+        if error.code not in ("E-DATA", "E-EVAL"):
+            raise
+        return None  # the report says that and what it could not measure
+
+
 def known_to(splits: Splits, names: Set[str]) -> Splits:
     """The data without the conditions that a model does not read, in its items and its spec."""
 
@@ -68,7 +93,8 @@ def known_to(splits: Splits, names: Set[str]) -> Splits:
     return replace(splits, train=without(splits.train), held_out=without(splits.held_out))
 
 
-def _fingerprint(data: Dataset) -> str:
+def fingerprint(data: Dataset) -> str:
+    """SHA-256 of the items with their conditions and their names."""
     spec, facts = data.spec, [tuple(data.x.shape), sorted(data.spec.labels.items())]
     if spec.vectors or spec.tokens:  # labels alone keep the fingerprints that runs have on disk
         facts += [sorted(spec.vectors.items()), sorted(spec.tokens.items())]
@@ -130,7 +156,7 @@ def data_report(splits: Splits) -> dict[str, Any]:
         "n_held_out": len(held_out),
         "classes": _by_class(splits, "label") if "label" in spec.labels else {},
         "conditions": _conditions(splits),
-        "fingerprint": {"train": _fingerprint(train), "held_out": _fingerprint(held_out)},
+        "fingerprint": {"train": fingerprint(train), "held_out": fingerprint(held_out)},
     }
     return {**splits.report, **facts}
 

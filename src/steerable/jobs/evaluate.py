@@ -1,10 +1,14 @@
-"""Does the label work? Samples of every class, looked at by a judge that never guided them."""
+"""Does it listen? Samples measured against real items, as plain figures and plain words.
+
+The report is a function of the run, the settings and the seed; how long it took is kept apart.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,194 +16,241 @@ from torch import Tensor
 
 from steerable.core.errors import UserError
 from steerable.core.types import Dataset, Splits
-from steerable.metrics.accuracy import Accuracy
-from steerable.metrics.frechet import Frechet, floor
 from steerable.recipes.recipe import Recipe
 
-from .data import known_to
-from .judge import Judge, shipped_judge, train_judge
+from .data import fingerprint, known_to
+from .effort import Effort, Plan, planned
+from .eyes import Eyes, eyes_for
+from .items import Items
+from .judged import reference
+from .levels import mirrored
+from .measures import between
 from .model import Model
 from .sample import Sample, sample
-from .wish import Wish, check_counts
+from .stages import STAGES, Seen, check_fid, left_out
+from .verdicts import verdicts
+from .wish import Wish, as_asked, check_counts
 
-__all__ = [
-    "Evaluation",
-    "Looking",
-    "distance",
-    "evaluate",
-    "judge_for",
-    "measurable",
-    "obedience",
-    "reference",
-]
+__all__ = ["SCHEMA", "Evaluation", "Looking", "evaluate"]
 
-JUDGE_SECONDS = 45.0  # at most, for a data set of the user's own
-SEED = 1_000_000  # evaluation samples share no seed with what a user looks at by default
+SCHEMA = 1  # of the report; raised when a key changes its meaning
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, as plain data, and the pictures it was measured on, if it makes any."""
+    """What was measured, as plain data, and what it was measured on.
+
+    Attributes:
+        result: The report, a function of run, settings and seed.
+        sample: The samples; none of a classifier.
+        nearest: The samples nearest to training items, each with its item, (P,2,C,H,W) uint8.
+        items: What was seen of each item, for comparisons.
+        seconds: How long each stage took.
+    """
 
     result: dict[str, Any]
     sample: Sample | None = None
+    nearest: Tensor | None = None
+    items: Items | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Looking:
-    """Progress of an evaluation: share done of the sampling, or the finished evaluation."""
+    """Progress: the stage and the share of it that is done, the plan, the evaluation at last."""
 
     stage: str
     done: int
     of: int
+    plan: Plan | None = None
     evaluation: Evaluation | None = None
 
 
-def judge_for(splits: Splits, seconds: float = JUDGE_SECONDS) -> Judge:
-    """The judge that ships for this data, or one trained on its training part."""
-    shipped = shipped_judge(splits.train.spec)
-    return shipped or train_judge(splits.train, splits.held_out, seconds=seconds)
-
-
 def evaluate(
-    model: Model, splits: Splits, *, recipe: Recipe, n: int = 2000, seed: int = SEED
+    model: Model,
+    splits: Splits,
+    *,
+    recipe: Recipe,
+    effort: Effort | None = None,
+    own: Splits | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Looking]:
-    """Sample `n` pictures, equally many of each class, and measure them; the last item holds all.
+    """Sample, equally many of each class, and measure; the last item holds the evaluation.
 
     Args:
-        model: The model.
-        splits: Real pictures of the same classes.
+        model: A model that samples.
+        splits: Real items to compare with.
         recipe: The model's recipe with the sampling settings to use.
-        n: Number of samples.
-        seed: Seed of the first sample.
+        effort: How many samples, from which seed, in which time.
+        own: The data that the model was trained on, where it is at hand; None is unknown.
+        folder: Where a judge that is trained now is kept for the next time.
 
     Raises:
-        UserError: E-EVAL when there are no labels to obey or too few pictures; E-DATA when the
-            data is not what the model was trained for.
+        UserError: E-EVAL for too few samples or items; E-DATA when the data is not of the model's
+            shape and classes; E-LIMIT for a number or a time out of range.
     """
-    started = time.monotonic()
-    splits = known_to(splits, set(model.recipe.conditions))
-    names = measurable(model, splits, n, seed)
-    real, part = reference(splits, n, seed)
+    effort, clock = effort or Effort(), _Clock()
+    names = set(model.recipe.conditions)
+    known, own = known_to(splits, names), known_to(own, names) if own else None
+    check_fid(effort.inception)
+    real, part = _reference(model, known, effort)
     yield Looking("judge", 0, 1)
-    judge = judge_for(splits)
-    wanted = [Wish({"label": names[i % len(names)]}, seed + i) for i in range(n)]
+    eyes = eyes_for(splits, folder, effort.extractor)
+    clock.stop("judge")
+    why = left_out(model, own, eyes, fid=effort.inception is not None)
+    wishes, sources = _wishes(model, real, effort)
+    plan = planned(model, recipe, wishes, why, effort)
+    clock.stop("plan")
+    yield Looking("plan", 1, 1, plan)
+    made = yield from _sampled(model, recipe, wishes, plan)
+    clock.stop("samples")
+    seen = _seen(model, recipe, (known, own), eyes, (made, real, sources))
+    seen = replace(seen, inception=effort.inception or "")
+    result = _facts(seen, part, plan, effort)
+    clock.stop("floors")
+    yield from _measured(result, seen, plan, clock)
+    result["verdicts"] = verdicts(result)
+    pairs, items = _pairs(seen, result), _items(seen)
+    evaluation = Evaluation(result, made, pairs, items, clock.seconds)
+    yield Looking("done", 1, 1, plan, evaluation)
+
+
+def _sampled(
+    model: Model, recipe: Recipe, wishes: list[Wish], plan: Plan
+) -> Generator[Looking, None, Sample]:
+    """The samples of the plan."""
     made: Sample | None = None
-    sampling = time.monotonic()
-    for progress in sample(model, recipe, wanted):
+    for progress in sample(model, recipe, wishes[: plan.n]):
         made = progress.sample
-        if made is None:
-            yield Looking("samples", progress.done, progress.of)
+        yield Looking("samples", progress.done, progress.of, plan)
     assert made is not None
-    speed = n / (time.monotonic() - sampling)
-    yield Looking("measures", 0, 1)
-    result = {
-        **obedience(judge, made, names),
-        **distance(judge, made, real, part),
-        "judge_accuracy": judge.accuracy,
-        "judge_n": judge.n,
-        "judge_sha256": judge.sha256,
-        "n": n,
-        "samples_per_second": round(speed, 2),
-        "calls_per_sample": made.calls,
-        "sampler": recipe.sampler.flat(),
-        "guidance": [part.flat() for part in recipe.guidance],
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    yield Looking("done", 1, 1, Evaluation(result, made))
+    return made
 
 
-def measurable(model: Model, splits: Splits, n: int, seed: int) -> tuple[str, ...]:
-    """The class names, if there are any and the data has the same."""
-    names, spec = model.labels, splits.train.spec
-    if not names:
-        do = "train on pictures with labels, one sub-folder a class, and a preset that reads them"
-        raise UserError("E-EVAL", where=model.spec.name, got="a model without labels", do=do)
+def _seen(
+    model: Model,
+    recipe: Recipe,
+    data: tuple[Splits, Splits | None],
+    eyes: Eyes,
+    drawn: tuple[Sample, Dataset, Tensor],
+) -> Seen:
+    """Samples and real items with their features and floors."""
+    made, real, sources = drawn
+    fakes, reals = eyes.of_samples(made.x), eyes.of_real(real.x)
+    floors = between(reals, len(fakes), real.cond.get("label") if model.labels else None)
+    asked = sources[: len(fakes)]
+    return Seen(model, recipe, *data, eyes, made, real, fakes, reals, floors, asked)
+
+
+def _measured(result: dict[str, Any], seen: Seen, plan: Plan, clock: _Clock) -> Iterator[Looking]:
+    """Fill the report stage by stage."""
+    for i, stage in enumerate(stage for stage in STAGES if stage.name in plan.stages):
+        yield Looking(stage.name, i, len(plan.stages), plan)
+        try:
+            _add(result, stage.run(seen))
+        except UserError as error:
+            if error.code != "E-EVAL":
+                raise
+            result["skipped"][stage.name] = str(error)  # too few items for this one; all else holds
+        clock.stop(stage.name)
+
+
+def _add(result: dict[str, Any], part: dict[str, Any]) -> None:
+    """Put a stage's part into the report; measures and classes collect, all else is new."""
+    result["measures"] |= part.pop("measures", {})
+    for name, figures in part.pop("per_class", {}).items():
+        result["per_class"].setdefault(name, {}).update(figures)
+    result.update(part)
+
+
+class _Clock:
+    """Seconds between the stops, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def stop(self, name: str) -> None:
+        now = time.monotonic()
+        self.seconds[name] = round(now - self._last, 1)
+        self._last = now
+
+
+def _reference(model: Model, splits: Splits, effort: Effort) -> tuple[Dataset, str]:
+    """The real items that samples are compared with, once the data is known to fit the model."""
+    spec, names, n = splits.train.spec, model.labels, effort.n
+    check_counts(n, effort.seed)
     if spec.labels != model.spec.labels or spec.shape != model.spec.shape:
         got = f"{spec.shape}, {len(spec.labels.get('label', ()))} classes"
         takes = f"{model.spec.shape}, the {len(names)} classes of the model"
         raise UserError("E-DATA", where=spec.name, got=got, takes=takes)
-    if n < 2 * len(names):
-        takes = f"{2 * len(names)} or more, two a class"
+    least = max(10, 2 * len(names))
+    if n < least:
+        takes = f"{least} or more, two a class"
         raise UserError("E-EVAL", where="n", got=str(n), takes=takes)
-    check_counts(n, seed)
-    return names
+    return reference(splits, n, effort.seed)
 
 
-def obedience(judge: Judge, made: Sample, names: tuple[str, ...]) -> dict[str, Any]:
-    """Class accuracy of the samples, with its standard error, and the confusion matrix."""
-    wanted = torch.tensor([names.index(w.label) for w in made.wishes if w.label is not None])
-    accuracy = Accuracy(len(names))
-    accuracy.update(judge.look(made.x)[1], wanted)
-    value = accuracy.value()
-    return {
-        "accuracy": value["accuracy"],
-        "accuracy_error": value["error"],
-        "per_class": dict(zip(names, value["per_class"], strict=True)),
-        "confusion": value["confusion"],
-        "labels": list(names),
-    }
-
-
-def distance(judge: Judge, made: Sample, real: Dataset, part: str) -> dict[str, Any]:
-    """Feature Frechet distance to real pictures, and between two sets of real ones.
-
-    All three sets have the same size and equal shares of the classes, so that the distance says
-    nothing about how many pictures of a class the data happens to have.
-    """
-    labels, count = real.cond["label"], len(real) // 2
-    features, _ = judge.look(real.x)
-    by_class = torch.argsort(labels, stable=True)
-    reals = Frechet()
-    reals.update(features[by_class[0::2]])
-    fakes, _ = judge.look(made.x[:count])  # the classes take turns in the samples
-    between = floor(features, count, groups=labels)
-    return {
-        "frechet": _to(reals, fakes),
-        "frechet_error": _bootstrap(reals, fakes),
-        "frechet_floor": between.value,
-        "frechet_floor_error": between.error,
-        "frechet_n": count,
-        "frechet_reference": part,
-    }
-
-
-def _to(reals: Frechet, fakes: Tensor) -> float:
-    one = Frechet()
-    one.update(fakes)
-    return one.distance(reals)
-
-
-def _bootstrap(reals: Frechet, fakes: Tensor, repeats: int = 16) -> float:
-    """Standard error of the distance over redraws of the samples."""
-    generator = torch.Generator().manual_seed(0)
-    size = (len(fakes),)
-    draws = [
-        _to(reals, fakes[torch.randint(len(fakes), size, generator=generator)])
-        for _ in range(repeats)
+def _wishes(model: Model, real: Dataset, effort: Effort) -> tuple[list[Wish], Tensor]:
+    """A wish with the conditions of a real item each, the classes in turn, and which items."""
+    classes = max(1, len(model.labels))
+    each, turn = len(real) // classes, torch.arange(effort.n)
+    sources = turn % classes * each + turn // classes % each
+    known = [name for name in model.recipe.conditions if name in real.cond]
+    wishes = [
+        Wish(as_asked(model.spec, {name: real.cond[name][k] for name in known}), effort.seed + i)
+        for i, k in enumerate(sources.tolist())
     ]
-    return float(torch.tensor(draws).std())
+    return wishes, sources
 
 
-def reference(splits: Splits, n: int, seed: int) -> tuple[Dataset, str]:
-    """Twice n real pictures with equal shares of the classes, or as many as there are.
+def _facts(seen: Seen, part: str, plan: Plan, effort: Effort) -> dict[str, Any]:
+    """What was measured on what, with which eyes."""
+    model, recipe, real = seen.model, seen.recipe, seen.real
+    training = model.about["training"]
+    return {
+        "schema": SCHEMA,
+        "model": {
+            "name": model.spec.name,
+            "sha256": model.about["sha256"],
+            "parameters": sum(p.numel() for p in model.denoiser.parameters()),
+            "iterations": training["iterations"],
+            "images": training["images"],
+        },
+        "settings": {
+            "n": plan.n,
+            "seed": effort.seed,
+            "sampler": recipe.sampler.flat(),
+            "guidance": [guidance.flat() for guidance in recipe.guidance],
+            "calls_per_sample": seen.made.calls,
+        },
+        **seen.eyes.facts(),
+        "reference": {"n": len(real), "part": part, "fingerprint": fingerprint(real)},
+        "skipped": dict(plan.skipped),
+        "measures": {},
+        "per_class": {},
+    }
 
-    Held-out ones if they suffice, else those of the larger part.
 
-    Raises:
-        UserError: E-EVAL when a class has less than two.
-    """
-    classes = len(splits.train.spec.labels["label"])
-    wanted = 2 * (n // classes)
-    chosen: list[tuple[int, Dataset, str]] = []
-    for pool, part in ((splits.held_out, "held-out"), (splits.train, "train")):
-        least = int(torch.bincount(pool.cond["label"], minlength=classes).min())
-        chosen.append((min(wanted, 2 * (least // 2)), pool, part))
-    each, pool, part = max(chosen, key=lambda choice: choice[0])  # the first of equals
-    if each < 2:
-        takes = "2 or more real pictures of every class"
-        raise UserError("E-EVAL", where=pool.spec.name, got=f"{each} of the rarest", takes=takes)
-    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
-    labels = pool.cond["label"][order]
-    index = torch.cat([order[labels == c][:each] for c in range(classes)])
-    return pool.take(index), part
+def _pairs(seen: Seen, result: dict[str, Any]) -> Tensor | None:
+    """The samples nearest to training items, each with its item."""
+    if "nearest" not in result or seen.own is None:
+        return None
+    flips = seen.model.recipe.training.flip
+    train = mirrored(seen.own.train) if flips else seen.own.train
+    rows = [(row["sample"], row["train"]) for row in result["nearest"]]
+    return torch.stack([torch.stack([seen.made.x[i], train.x[j]]) for i, j in rows])
+
+
+def _items(seen: Seen) -> Items:
+    """What was seen of each item."""
+    none = torch.full((len(seen.fakes),), -1)
+    judge = seen.eyes.judge
+    named = bool(seen.names) and judge is not None
+    return Items(
+        seen.fakes.to(torch.float32),
+        seen.reals.to(torch.float32),
+        seen.wanted() if named else none,
+        judge.look(seen.made.x)[1] if named and judge else none.clone(),
+        seen.real.cond["label"] if named else torch.full((len(seen.reals),), -1),
+    )

@@ -24,6 +24,7 @@ FREE = (
     "data.path",
     "training.budget",
     "training.checkpoint_seconds",
+    "training.checks",
     "training.threads",
     "sampler",
     "guidance",

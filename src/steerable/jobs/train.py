@@ -13,15 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
 from steerable.core.noise import Noise
 from steerable.core.types import Batch
-from steerable.nn.noisy_classifier import NoisyClassifier
 from steerable.recipes.training import Budget
 
 from . import averaging, checkpoint, durable
-from .classified import by_level
 from .feed import Order, drawn
 from .lease import Lease
 from .objective import objective
@@ -29,7 +26,7 @@ from .plan import closing_share
 from .prepare import Prepared
 from .run import Run
 from .state import State, fresh, restore, save
-from .watch import preview, validation_loss
+from .watch import RECORD, Watch
 
 __all__ = ["Iteration", "train"]
 
@@ -51,8 +48,8 @@ class Iteration:
         seconds: Seconds of training, over all sessions.
         left: Seconds left, estimated.
         share: Share of the budget that is used, 0 to 1.
-        events: What happened beside: validation, previews or accuracies, checkpoints, skipped
-            updates.
+        events: What happened beside: validation, previews or accuracies, checks, troubles,
+            checkpoints, skipped updates.
     """
 
     i: int
@@ -123,10 +120,12 @@ def train(job: Prepared) -> Iterator[Iteration]:
         averaging.forget_after(job.run, state.iteration)
         if job.recipe.training.compile == "on":
             state.net.backbone.compile()
-        yield from _loop(job, run, state, lease)
+        watch = Watch(job, run)
+        watch.begin(state.net, state.iteration)
+        yield from _loop(job, watch, state, lease)
 
 
-def _loop(job: Prepared, run: Run, state: State, lease: Lease) -> Iterator[Iteration]:
+def _loop(job: Prepared, watch: Watch, state: State, lease: Lease) -> Iterator[Iteration]:
     start = time.monotonic() - state.seconds
     saved = time.monotonic()
     budget = Budget.parse(job.recipe.training.budget)
@@ -148,8 +147,11 @@ def _loop(job: Prepared, run: Run, state: State, lease: Lease) -> Iterator[Itera
                 left = budget.seconds - state.seconds
                 if left <= closing_share(hyper) * budget.seconds:
                     state.plan = state.plan.closing(state.iteration, max(left, 0.0), rate)
-            _snapshot(job, run, state)
-            events = _events(job, run, state, loss, norm, lr)
+            _snapshot(job, watch.run, state)
+            events = _events(watch, state, loss, norm, lr)
+            if events:  # looking is no part of the speed
+                looked = time.monotonic() - start - state.seconds
+                window = [(i, seconds + looked) for i, seconds in window]
             if time.monotonic() - saved > hyper.checkpoint_seconds:
                 events.append(save(job, state))
                 saved = time.monotonic()
@@ -208,59 +210,23 @@ def _diverged(job: Prepared, state: State, items: Tensor) -> UserError:
     )
 
 
-def _milestone(i: int) -> bool:
-    """1, 2 or 5 times a power of ten, from 50 on: trouble shows early, long runs stay cheap."""
-    power = 10 ** (len(str(i)) - 1)
-    return i >= 50 and i % power == 0 and i // power in (1, 2, 5)
-
-
 def _events(
-    job: Prepared, run: Run, state: State, loss: float, norm: float, lr: float
+    watch: Watch, state: State, loss: float, norm: float, lr: float
 ) -> list[dict[str, Any]]:
-    """Logs; at milestones the validation loss and what else there is to see of the weights."""
+    """Logs; at milestones what there is to see of the weights."""
     events: list[dict[str, Any]] = []
     if math.isfinite(loss) and math.isfinite(norm):
         state.loss_sum, state.loss_count = state.loss_sum + loss, state.loss_count + 1
     else:
         event = {"event": "skipped", "iteration": state.iteration, "reason": "not finite"}
-        run.append("metrics.jsonl", event)
-        events.append(event)
+        events.append(watch.note(event))
     if state.iteration % LOG_EVERY == 0 and state.loss_count:
         mean = state.loss_sum / state.loss_count
         record = {"iteration": state.iteration, "loss": mean, "lr": lr, "grad_norm": norm}
-        run.append(
-            "metrics.jsonl", record if math.isfinite(norm) else {**record, "grad_norm": None}
-        )
-        run.append("times.jsonl", {"iteration": state.iteration, "seconds": state.seconds})
+        watch.note(record if math.isfinite(norm) else {**record, "grad_norm": None})
+        watch.run.append("times.jsonl", {"iteration": state.iteration, "seconds": state.seconds})
         state.loss_sum, state.loss_count = 0.0, 0
-    if _milestone(state.iteration) or state.plan.done(state.iteration):
-        losses = {
-            "event": "validation",
-            "iteration": state.iteration,
-            "validation_loss": validation_loss(state.ema.module, job.splits.held_out),
-            "validation_loss_raw": validation_loss(state.net, job.splits.held_out),
-        }
-        run.append("metrics.jsonl", losses)
-        state.validations.append(losses)
-        events.append(losses)
-        events.append(_seen(job, run, state))
-    return events
-
-
-def _seen(job: Prepared, run: Run, state: State) -> dict[str, Any]:
-    """A preview from raw and EMA weights, or the accuracies of a classifier's EMA weights."""
-    net, averaged = state.net, state.ema.module
-    if isinstance(net, NoisyClassifier):
-        assert isinstance(averaged, NoisyClassifier)
-        found = by_level(averaged, job.splits.held_out)
-        event = {"event": "accuracy", "iteration": state.iteration, **found}
-        run.append("metrics.jsonl", event)
-        return event
-    assert isinstance(averaged, Denoiser)
-    name = f"samples/preview-{state.iteration:08d}.png"
-    picture = preview([net, averaged], job.recipe, job.splits.train.spec)
-    run.tolerate("previews", lambda: durable.write(job.run / name, picture))
-    return {"event": "preview", "iteration": state.iteration, "file": name}
+    return events + watch.look(state)
 
 
 def _rewind(run: Path, iteration: int) -> None:
@@ -269,6 +235,6 @@ def _rewind(run: Path, iteration: int) -> None:
     def keep(line: str) -> bool:
         return int(json.loads(line)["iteration"]) <= iteration
 
-    for name in ("metrics.jsonl", "times.jsonl"):
+    for name in (RECORD, "times.jsonl"):
         if (run / name).exists():
             durable.cut(run / name, keep)

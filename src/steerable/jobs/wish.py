@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steerable.core.condition import absent
 from steerable.core.errors import UserError
 from steerable.core.noise import Noise, mix
 from steerable.core.types import Spec
 
-__all__ = ["Wish", "asked", "batches", "check_counts", "conditioned", "parsed", "wishes"]
+__all__ = [
+    "Wish", "as_asked", "asked", "batches", "check_counts", "conditioned", "parsed", "wishes",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,26 @@ def asked(spec: Spec, name: str, value: Any, *, where: str | None = None) -> Any
     do = f"Did you mean '{near[0]}'?" if near else ""
     takes = ", ".join(known) or "no condition: the model was trained without"
     raise UserError("E-CONFIG", where="condition", got=f"'{name[:80]}'", takes=takes, do=do)
+
+
+def as_asked(spec: Spec, item: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The conditions of an item of a data set in the form of a `Wish`, without those it has not.
+
+    Args:
+        spec: What is known of the data.
+        item: One value of every condition, as `Dataset.cond` has it.
+    """
+    found: dict[str, Any] = {}
+    for name, value in item.items():
+        if bool(absent(value[None])[0]):
+            continue
+        if name in spec.labels:
+            found[name] = spec.labels[name][int(value)]
+        elif name in spec.vectors:
+            found[name] = tuple(value.tolist())
+        elif name in spec.tokens:
+            found[name] = tuple(spec.tokens[name][k] for k in value.tolist() if k >= 0)
+    return found
 
 
 def parsed(assignments: Sequence[str]) -> dict[str, str]:
