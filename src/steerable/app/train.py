@@ -12,6 +12,7 @@ from .options import Flag, Json, Whole, Words
 
 if TYPE_CHECKING:
     from steerable.jobs.prepare import Prepared
+    from steerable.jobs.run import Run
     from steerable.jobs.train import Iteration
 
 __all__ = ["plan_lines", "run_training", "train"]
@@ -29,6 +30,7 @@ def train(
     seed: Whole | None = None,
     set_: Annotated[Words, Parameter(name="--set")] = None,
     dry_run: Flag = False,
+    board: Flag = False,
     json: Json = False,
 ) -> int:
     """Train a model on labelled pictures. The same command again resumes.
@@ -53,8 +55,14 @@ def train(
         Change a setting of the recipe: --set training.lr=1e-3. May be repeated.
     dry_run
         Print the plan and stop.
+    board
+        Show numbers and previews in RUN/board too, for TensorBoard; needs the extra board.
     """
     from steerable import api
+    from steerable.jobs.board import require_board
+
+    if board:
+        require_board()
 
     settings = list(set_ or []) + ([f"training.seed={seed}"] if seed is not None else [])
     where = run or Path("runs") / (Path(data).name if data else "run")
@@ -69,7 +77,7 @@ def train(
             result({"run": str(where), **job.facts}, as_json=json, lines=[])
             return 0
         if not stop.code:
-            done = run_training(job, bar, stop)
+            done = run_training(job, bar, stop, board=board)
             result(done, as_json=json, lines=_done_lines(job, done))
         return stop.code
 
@@ -80,7 +88,8 @@ def _done_lines(job: Prepared, done: dict[str, Any]) -> list[str]:
 
     told = by_level_lines(done["accuracy"]) if "accuracy" in done else []
     guides = f"MODEL --classifier {job.run}" if job.recipe.classifies else job.run
-    return [f"model    {done['model']}", *told, f"next     steerable sample {guides}"]
+    wrong = [f"warning  {_trouble_text(found)}" for found in done["troubles"]]
+    return [f"model    {done['model']}", *told, *wrong, f"next     steerable sample {guides}"]
 
 
 def plan_lines(job: Prepared) -> list[str]:
@@ -126,36 +135,54 @@ def _event_text(event: dict[str, Any]) -> str:
         first, last = event["levels"][0]["t"], event["levels"][-1]["t"]
         named = f"held-out accuracy at t = {first:g} to {last:g}"
         return f"iteration {event['iteration']}: {named}: {shares} (EMA), n = {event['n']} each"
+    if event["event"] == "trouble":
+        return f"warning  {_trouble_text(event)}"
     return ""
 
 
-def run_training(job: Prepared, bar: Bar, stop: Stop) -> dict[str, Any]:
-    """Train with progress; returns what was done."""
+def _trouble_text(found: dict[str, Any]) -> str:
+    return f"from iteration {found['iteration']}: {found['sentence']}. To do: {found['advice']}"
+
+
+def _said(event: dict[str, Any], bar: Bar, log: Run) -> dict[str, Any]:
+    """Say and log what happened; returns what the summary of the run keeps of it."""
+    text = _event_text(event)
+    if text:
+        bar.say(text)
+        log.append("log.txt", text)
+    return {"accuracy": event} if event["event"] == "accuracy" else {}
+
+
+def run_training(job: Prepared, bar: Bar, stop: Stop, *, board: bool = False) -> dict[str, Any]:
+    """Train with progress, on a board too if wanted; returns what was done."""
     from steerable.jobs import durable
+    from steerable.jobs.board import Board
     from steerable.jobs.run import Run
     from steerable.jobs.train import train as iterations
+    from steerable.jobs.watch import troubles_of
 
-    log = Run(job.run)
-    steps = iterations(job)
+    log, steps = Run(job.run), iterations(job)
     step: Iteration | None = None
-    first, known = True, {}
+    shown: Board | None = None
+    known: dict[str, Any] = {}
     for step in steps:
-        if first:
-            first = False
+        if "troubles" not in known:  # the first one: from here on the folder is ours
+            known["troubles"] = []
             for line in plan_lines(job):
                 log.append("log.txt", line)
+            shown = Board(job.run) if board else None
         for event in step.events:
-            if event["event"] == "accuracy":
-                known = {"accuracy": event}
-            text = _event_text(event)
-            if text:
-                bar.say(text)
-                log.append("log.txt", text)
+            known |= _said(event, bar, log)
+        if shown is not None:
+            shown.follow()
         bar.show(step.share, _text(step, job.recipe.training.batch), last=step.i == step.total)
         if stop.code:
             steps.close()
             bar.say(f"stopped and saved at iteration {step.i}; the same command goes on")
             break
+    if shown is not None:
+        shown.close()
+    known["troubles"] = troubles_of(job.run)
     done = {"run": str(job.run), "model": str(job.run / "model.safetensors"), **job.facts, **known}
     if step is not None:
         done |= {"iterations": step.i, "images": step.images, "seconds": round(step.seconds, 1)}

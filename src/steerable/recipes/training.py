@@ -90,6 +90,9 @@ class Training(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63)
     compile: Literal["auto", "on", "off"] = "auto"
     checkpoint_seconds: float = Field(60.0, gt=0)
+    checks: Literal["auto", "off"] = Field(
+        "auto", description="look at a few samples while training, and warn of trouble"
+    )
     threads: int = Field(0, ge=0, le=1024, description="0 leaves torch's own choice")
 
     @field_validator("compile", mode="before")
@@ -97,6 +100,11 @@ class Training(BaseModel):
     def _as_written(cls, value: Any) -> Any:
         """A bare `on` or `off` is a truth value in YAML, where it is not in quotes."""
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+    @field_validator("checks", mode="before")
+    @classmethod
+    def _checks_as_written(cls, value: Any) -> Any:
+        return {True: "auto", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _sound(self) -> Training:
