@@ -18,7 +18,9 @@ import steerable
 from steerable.core.noise import Noise
 from steerable.core.types import Dataset
 from steerable.jobs import checkpoint
-from steerable.jobs.evaluate import judge_for
+from steerable.jobs.effort import Effort
+from steerable.jobs.evaluate import evaluate
+from steerable.jobs.judged import judge_for
 from steerable.jobs.model import fit
 from steerable.jobs.pictures import labelled_grid, png
 from steerable.jobs.prepare import prepare
@@ -27,9 +29,12 @@ from steerable.jobs.train import train
 from steerable.jobs.wish import Wish
 from steerable.metrics.accuracy import Accuracy
 from steerable.metrics.binding import Binding
+from steerable.metrics.density_coverage import DensityCoverage
 from steerable.metrics.factors import NAMES, Factors
 from steerable.metrics.frechet import Frechet, floor
-from steerable.metrics.neighbours import Neighbours
+from steerable.metrics.memorisation import Memorisation
+from steerable.metrics.precision_recall import PrecisionRecall
+from steerable.metrics.two_sample import TwoSample
 from steerable.recipes.part import build
 
 SEED = 5_000_000
@@ -57,10 +62,19 @@ def drawn(model, wishes, **options):
     return last.sample.x
 
 
-def rows(x):
-    made = Neighbours()
-    made.update(x.double() if x.is_floating_point() else x.double() / 127.5 - 1)
-    return made
+def filled(metric, x):
+    """The metric with all rows of x: features as they are, pixels in [-1,1]."""
+    metric.update(x.double() if x.is_floating_point() else x.double() / 127.5 - 1)
+    return metric
+
+
+def two_sample(x, real):
+    return filled(TwoSample(), x).value(filled(TwoSample(), real))["two_sample"]
+
+
+def memorised(x, train, unseen):
+    mine, known, others = (filled(Memorisation(), rows) for rows in (x, train, unseen))
+    return mine.value(known, others)["memorisation"]
 
 
 def frechet(a, b):
@@ -97,13 +111,9 @@ def classes(model, splits, judge, n, out, **options):
         "accuracy": accuracy.value()["accuracy"],
         "n": n,
         "judge": judge.accuracy,
-        "two_sample": rows(features[: len(unseen)]).value(rows(judge.look(unseen)[0]))[
-            "two_sample"
-        ],
-        "memorisation_pixels": rows(x).copied(rows(seen), rows(unseen))["ratio"],
-        "memorisation_features": rows(features).copied(
-            rows(judge.look(seen)[0]), rows(judge.look(unseen)[0])
-        )["ratio"],
+        "two_sample": two_sample(features[: len(unseen)], judge.look(unseen)[0]),
+        "memorisation_pixels": memorised(x, seen, unseen),
+        "memorisation_features": memorised(features, judge.look(seen)[0], judge.look(unseen)[0]),
     }
     if model.spec.name.startswith("shapes"):
         found |= spread(x, wanted, real, len(names))
@@ -222,7 +232,7 @@ def score(root, budget, data):
             "frechet": frechet(mine, features[torch.randperm(len(features))[:n]]),
             "entropy": float(-(shares * shares.clamp(min=1e-9).log()).sum()),
             "background_std": float((x.double() / 255)[:, dead].std()),
-            "memorisation": rows(x).copied(rows(splits.train.x), rows(real))["ratio"],
+            "memorisation": memorised(x, splits.train.x, real),
         }
         look(root / f"s4-{kind}.png", [x[:10], x[10:20], x[20:30]], [""] * 3)
     return found
@@ -308,8 +318,8 @@ def forest(root, budget, data, seeds, settings=()):
             "ema": textures(x, first),
             "raw": textures(raw, first),
             "black": int((x.double().mean((1, 2, 3)) / 255 < 0.02).sum()),
-            "two_sample": rows(x).value(rows(first))["two_sample"],
-            "memorisation": rows(x).copied(rows(real), rows(splits.held_out.x))["ratio"],
+            "two_sample": two_sample(x, first),
+            "memorisation": memorised(x, real, splits.held_out.x),
         }
         if seed == 0:
             look(root / "s2.png", [x[:8], x[8:16], first[:8]], ["drawn", "drawn", "real"])
@@ -340,11 +350,12 @@ def unconditional(root, budget):
     found = {}
     for name, pictures in sets.items():
         mine = judge.look(pictures)[0]
-        value = rows(mine).value(rows(features))
+        value = {"two_sample": two_sample(mine, features)}
+        for metric in (PrecisionRecall, DensityCoverage):
+            value |= filled(metric(), mine).value(filled(metric(), features))
         keys = ("two_sample", "precision", "recall", "coverage")
         found[name] = {"frechet": frechet(mine, features), **{k: value[k] for k in keys}}
-        copied = rows(pictures).copied(rows(splits.train.x), rows(real))
-        found[name]["memorisation"] = copied["ratio"]
+        found[name]["memorisation"] = memorised(pictures, splits.train.x, real)
     return found
 
 
@@ -410,12 +421,46 @@ def regularised(root, budget, seeds):
                 "train_loss": losses[0],
                 "held_out_loss": losses[1],
                 "gap": losses[1] - losses[0],
-                "memorisation": rows(x).copied(rows(seen.x), rows(unseen.x))["ratio"],
+                "memorisation": memorised(x, seen.x, unseen.x),
                 "accuracy": float((judge.look(x)[1] == wanted).double().mean()),
             }
     pairs = [(found[f"plain, seed {s}"], found[f"regularised, seed {s}"]) for s in range(seeds)]
     found["smaller gap"] = sum(b["gap"] < a["gap"] for a, b in pairs)
     found["larger distance ratio"] = sum(b["memorisation"] > a["memorisation"] for a, b in pairs)
+    return found
+
+
+def hundred(splits):
+    """Ten training pictures a class."""
+    label = splits.train.cond["label"]
+    index = torch.cat([torch.nonzero(label == c)[:10, 0] for c in range(10)])
+    return dataclasses.replace(splits, train=splits.train.take(index))
+
+
+def reports(root, budget):
+    """What `evaluate` says of a model that copies, of a deaf one and of a sound one."""
+    found = {}
+    cases = {
+        "100 pictures": (hundred, budget or "100000 images"),
+        "labels shuffled": (shuffled, budget or "60000 images"),
+        "all pictures": (None, budget or "60000 images"),
+    }
+    for name, (change, spent) in cases.items():
+        run = root / f"report-{name.replace(' ', '-')}"
+        model, splits = trained(
+            "fashion", run, preset="flow", budget=spent, size="xs", change=change
+        )
+        *_, last = evaluate(
+            model,
+            splits,
+            recipe=model.recipe,
+            effort=Effort(n=1000),
+            own=splits,
+            folder=run / "eyes",
+        )
+        report = last.evaluation.result
+        found[name] = {v["question"]: f"{v['answer']}: {v['sentence']}" for v in report["verdicts"]}
+        found[name]["training pictures"] = len(splits.train)
     return found
 
 
@@ -426,6 +471,7 @@ PROOFS = {
     "binding": lambda o: binding(o.root, o.budget or "200000 images"),
     "forest": lambda o: forest(o.root, o.budget or "20000 images", o.data, o.seeds, o.set),
     "regularised": lambda o: regularised(o.root, o.budget or "60000 images", o.seeds),
+    "reports": lambda o: reports(o.root, o.budget),
     "unconditional": lambda o: unconditional(o.root, o.budget or "60000 images"),
 }
 

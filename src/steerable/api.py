@@ -10,14 +10,18 @@ from torch import Tensor
 
 from steerable.core.errors import UserError
 from steerable.core.steer import Guidance
+from steerable.core.types import Splits
 from steerable.jobs.averaging import write_averaged as averaged
 from steerable.jobs.classified import classified
-from steerable.jobs.data import data_report, splits_for
+from steerable.jobs.data import data_report, own_splits, splits_for
+from steerable.jobs.doctor import Checking
+from steerable.jobs.doctor import diagnose as _diagnose
 from steerable.jobs.edit import Edit, Edited
 from steerable.jobs.edit import edit as _edit
 from steerable.jobs.edit import planned as _planned_edit
+from steerable.jobs.effort import Effort
 from steerable.jobs.encode import decoded, encoded, walking
-from steerable.jobs.evaluate import SEED, Evaluation, Looking
+from steerable.jobs.evaluate import Evaluation, Looking
 from steerable.jobs.evaluate import evaluate as _evaluate
 from steerable.jobs.inside import look
 from steerable.jobs.interpolate import interpolated
@@ -25,6 +29,7 @@ from steerable.jobs.likelihood import likelihood
 from steerable.jobs.model import Model
 from steerable.jobs.planned import prepared, recipe, with_own_settings
 from steerable.jobs.prepare import prepare
+from steerable.jobs.report import FOLDER
 from steerable.jobs.sample import Sample, steered
 from steerable.jobs.sample import sample as _sample
 from steerable.jobs.steering import askable, with_classifier
@@ -37,9 +42,9 @@ from steerable.recipes.recipe import Recipe
 from steerable.recipes.sizing import cost, size_of
 
 __all__ = [
-    "Edit", "Model", "Recipe", "UserError", "averaged", "decoded", "edit", "encoded", "evaluate",
-    "evaluation", "guide", "inspect_data", "interpolated", "likelihood", "load", "look", "parts",
-    "prepared", "recipe", "sample", "tour", "train", "walking",
+    "Edit", "Model", "Recipe", "UserError", "averaged", "decoded", "diagnose", "edit",
+    "encoded", "evaluate", "evaluation", "guide", "inspect_data", "interpolated", "likelihood",
+    "load", "look", "parts", "prepared", "recipe", "sample", "tour", "train", "walking",
 ]  # fmt: skip
 
 
@@ -172,15 +177,15 @@ def edit(
 
 
 def evaluate(
-    model: Model, data: str | None = None, *, n: int = 2000, guidance: float | None = None
+    model: Model, against: str | None = None, *, n: int = 2000, guidance: float | None = None
 ) -> Evaluation:
-    """Measure whether the labels are obeyed: accuracy, confusion, feature Frechet distance.
+    """Measure whether it listens: obedience, likeness, variety, copies; `.result` is the report.
 
     Of a classifier of noised items, its accuracy on held-out ones at ten noise levels.
 
     Args:
         model: From `load`.
-        data: The data; the one that the model was trained on by default.
+        against: Real items to compare with; those that the model was trained on by default.
         n: Number of samples; of held-out items, at most, for a classifier.
         guidance: Weight of classifier-free guidance; the model's own by default.
 
@@ -188,32 +193,38 @@ def evaluate(
         UserError: E-EVAL or E-DATA for what cannot be measured.
     """
     found = None
-    for looking in evaluation(model, data, steered(model.recipe, guidance=guidance), n=n):
+    settings = steered(model.recipe, guidance=guidance)
+    for looking in evaluation(model, against, settings, effort=Effort(n=n)):
         found = looking.evaluation
     assert found is not None
     return found
 
 
 def evaluation(
-    model: Model, data: str | None, recipe: Recipe, *, n: int = 2000, seed: int = SEED
+    model: Model, against: str | None, recipe: Recipe, *, effort: Effort | None = None
 ) -> Iterator[Looking]:
-    """`evaluate` step by step, with other sampling settings; the last item holds the result.
+    """`evaluate` step by step, with other settings; the last item holds the result.
+
+    A judge that has to learn the classes is kept in the run folder, if the model is in one.
 
     Args:
         model: From `load`.
-        data: The data; the one that the model was trained on by default.
+        against: Real items to compare with; those that the model was trained on by default.
         recipe: The model's recipe with the sampling settings to use.
-        n: Number of samples.
-        seed: Seed of the first sample.
+        effort: How many samples, from which seed, in which time, with which features.
 
     Raises:
         UserError: E-EVAL or E-DATA for what cannot be measured.
     """
-    splits = splits_for(model, data)
+    effort = effort or Effort()
+    splits = splits_for(model, against)
     if model.recipe.classifies:
-        yield Looking("done", 1, 1, Evaluation(classified(model, splits, n=n)))
-    else:
-        yield from _evaluate(model, splits, recipe=recipe, n=n, seed=seed)
+        result = classified(model, splits, n=effort.n)
+        yield Looking("done", 1, 1, evaluation=Evaluation(result))
+        return
+    own = own_splits(model, splits, against is not None)
+    folder = model.path.parent / FOLDER if (model.path.parent / "recipe.yaml").is_file() else None
+    yield from _evaluate(model, splits, recipe=recipe, effort=effort, own=own, folder=folder)
 
 
 def inspect_data(data: str, *, settings: Sequence[str] = ()) -> dict[str, Any]:
@@ -222,10 +233,38 @@ def inspect_data(data: str, *, settings: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         UserError: E-DATA if it cannot be used, E-CONFIG for a setting of something else.
     """
+    return data_report(_read(data, settings))
+
+
+def diagnose(
+    data: str,
+    *,
+    settings: Sequence[str] = (),
+    seconds: float = 60.0,
+    seed: int = 0,
+    budget: str = "10m",
+) -> Iterator[Checking]:
+    """Look for copies, leaks, doubtful labels and too few pictures; the last item says it all.
+
+    Args:
+        data: A folder, a file, or a built-in data set.
+        settings: How it is read, such as `data.flip=true`.
+        seconds: Most time for the judges that doubt labels; 0 leaves them out.
+        seed: Of the judges.
+        budget: The run that the verdict on the size is about.
+
+    Raises:
+        UserError: As `inspect_data`; E-LIMIT for a time below 0.
+    """
+    yield from _diagnose(_read(data, settings), seconds=seconds, seed=seed, budget=budget)
+
+
+def _read(data: str, settings: Sequence[str]) -> Splits:
+    """The data, read with settings of its own alone."""
     part, rest = with_own_settings(data, settings)
     if rest:
         raise UserError("E-CONFIG", where="--set", got=repr(rest[0]), takes="data.option=value")
-    return data_report(build("data", part))
+    return build("data", part)
 
 
 def parts(

@@ -90,19 +90,50 @@ def test_a_folder_with_the_model_alone_is_evaluated_too(run, tmp_path, capsys):
     (tmp_path / "alone" / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
     inside(capsys, "evaluate", tmp_path / "alone", "-n", 40)
     written = sorted(p.name for p in (tmp_path / "alone").iterdir())
-    assert written == ["evaluation.json", "model.safetensors", "report.html"]
+    assert written == ["evaluation", "model.safetensors"]
 
 
 @pytest.mark.slow
 def test_evaluate_prints_one_object_with_the_promised_keys(run, capsys):
     found = json.loads(inside(capsys, "evaluate", run, "-n", 100, "--json"))
-    keys = {"accuracy", "frechet", "frechet_floor", "n", "judge_accuracy", "seconds"}
-    assert keys <= set(found) and found["n"] == 100
+    keys = {"measures", "verdicts", "per_class", "levels", "skipped", "reference", "seconds"}
+    assert keys <= set(found) and found["settings"]["n"] == 100
     assert sum(map(sum, found["confusion"])) == 100
-    assert found["judge_accuracy"] > 0.9, "the judge of the digits"
-    assert (run / "report.html").is_file() and (run / "evaluation.json").is_file()
-    page = (run / "report.html").read_text()
-    assert "n = 100" in page and "http" not in page.replace("http://www.w3.org", "")
+    assert found["judge"]["accuracy"] > 0.9, "the judge of the digits"
+    told = json.loads((run / "evaluation" / "report.json").read_text())
+    assert told == {k: v for k, v in found.items() if k != "seconds"}
+    page = (run / "evaluation" / "report.html").read_text()
+    assert "(n = 100)" in page and "http" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.slow
+def test_a_bar_that_is_missed_leaves_with_its_own_code_and_keeps_the_report(run):
+    done = steerable("evaluate", run, "-n", 40, "--fail-under", "accuracy=0.99")
+    assert done.returncode == 9 and "error[E-GATE]" in done.stderr
+    assert "accuracy" in done.stderr and "(n = 40)" in done.stderr
+    assert "does it obey?" in done.stdout and (run / "evaluation" / "report.json").is_file()
+    assert steerable("evaluate", run, "-n", 40, "--fail-over", "dead=1").returncode == 0
+    for wrong in ("accuracy", "accuracy=high"):
+        assert steerable("evaluate", run, "--fail-under", wrong).returncode == 2
+    assert steerable("evaluate", run, "-n", 40, "--fail-under", "beauty=1").returncode == 2
+
+
+@pytest.mark.slow
+def test_two_runs_are_compared(run, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    assert steerable("compare", run, other).returncode == 3, "not evaluated yet"
+    for one in (run, other):
+        assert steerable("evaluate", one, "-n", 60).returncode == 0
+    done = steerable("compare", run, other, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["measure"] for row in rows} >= {"accuracy", "frechet", "kid", "coverage"}
+    assert all(row["difference"] == 0 and row["better"] == "undecided" for row in rows)
+    assert steerable("evaluate", other, "-n", 80).returncode == 0
+    unlike = steerable("compare", run, other)
+    assert unlike.returncode == 2 and "settings n: 60 and 80" in unlike.stderr
 
 
 def test_parts_lists_kinds_as_json(capsys):
@@ -125,7 +156,7 @@ def test_data_check_reports_and_names_bad_files(tmp_path, capsys):
             noise = np.random.default_rng(i).integers(0, 255, (9, 12, 3), dtype=np.uint8)
             Image.fromarray(noise + len(label)).save(tmp_path / "pets" / label / f"{i}.png")
     (tmp_path / "pets" / "red cat" / "notes.png").write_text("not a picture")
-    shown = inside(capsys, "data", "check", tmp_path / "pets", "--json")
+    shown = inside(capsys, "data", "check", tmp_path / "pets", "--quick", "--json")
     found = json.loads(shown)
     assert set(found["classes"]) == {"red cat", "蓝 dog"}
     assert [b["name"] for b in found["bad"]] == ["red cat/notes.png"]

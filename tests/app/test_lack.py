@@ -12,6 +12,7 @@ import torch
 import steerable
 from steerable.core.errors import UserError
 from steerable.jobs import checkpoint
+from steerable.jobs.effort import Effort
 from steerable.jobs.evaluate import evaluate
 from steerable.jobs.prepare import prepare
 from steerable.jobs.report import write_report
@@ -50,12 +51,12 @@ def test_the_missing_extra_is_named(tmp_path, monkeypatch):
     finish(prepare(tiny(5), run))
     model = steerable.load(run)
     splits = build("data", Part(kind="digits"))
-    *_, last = evaluate(model, splits, recipe=model.recipe, n=20)
+    *_, last = evaluate(model, splits, recipe=model.recipe, effort=Effort(n=40))
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(UserError, match=r'pip install "steerable\[eval\]"') as caught:
         write_report(run, model, last.evaluation, proceed="")
     assert caught.value.code == "E-EXTRA" and caught.value.exit_code == 2
-    assert not (run / "report.html").exists()
+    assert not (run / "evaluation" / "report.html").exists()
 
 
 @pytest.mark.slow

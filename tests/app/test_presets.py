@@ -58,7 +58,7 @@ def test_a_classifier_guides_from_the_command_line(tmp_path):
         assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1
     told = steerable("evaluate", judge, "-n", 50)
     assert told.returncode == 0 and told.stdout.count("n = 50") == 10
-    assert json.loads((judge / "evaluation.json").read_text())["n"] == 50
+    assert json.loads((judge / "evaluation" / "report.json").read_text())["n"] == 50
     assert steerable("evaluate", judge, "--steps", 3).returncode == 2
     assert steerable("info", judge).returncode == 0
 

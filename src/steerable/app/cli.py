@@ -29,6 +29,7 @@ COMMANDS = {
     "sample": "Make pictures of the classes asked for.",
     "edit": "Repaint, translate, upscale or colourise pictures.",
     "evaluate": "Measure whether the labels are obeyed.",
+    "compare": "Put two evaluated runs side by side.",
     "sweep": "Try sampling settings and find the best.",
     "encode": "Walk pictures up to their noise and back.",
     "interpolate": "Go from one picture to another through their noise.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .console import Bar, Stop, result
-from .evaluate import evaluation_lines, run_evaluation
+from .evaluate import evaluation_lines, report_of, run_evaluation
 from .options import Flag, Whole
 from .train import plan_lines, run_training
 
@@ -34,7 +34,7 @@ def demo(
     """
     from steerable import api
     from steerable.jobs import sample as job
-    from steerable.jobs.report import write_numbers, write_report
+    from steerable.jobs.effort import Effort
     from steerable.jobs.wish import wishes
 
     bar = Bar()
@@ -52,14 +52,12 @@ def demo(
         made = progress.sample
     assert made is not None
     job.write(made, model, run / "samples" / "demo")
-    found = run_evaluation(model, None, model.recipe, n=n, seed=1_000_000)
-    write_numbers(run, found)
-    page = write_report(run, model, found, proceed=f"steerable train --run {run} --budget 10m")
+    found = run_evaluation(model, None, model.recipe, Effort(n=n))
     lines = [
         *evaluation_lines(found),
         f"grid     {run / 'samples' / 'demo' / 'grid.png'}",
-        f"report   {page}",
+        *report_of(run, model, found, "10m"),
         f"go on    steerable sample {run} --label sneaker -n 16",
     ]
-    result({**found.result, "report": str(page)}, as_json=json, lines=lines)
+    result({**found.result, "seconds": found.seconds}, as_json=json, lines=lines)
     return 0

@@ -4,106 +4,190 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from steerable.core.errors import UserError
 
 from .console import Bar, duration, result, say_alias
-from .options import AllowCode, Count, Data, Json, Run, Sampling, Whole
+from .options import AllowCode, Count, Json, Run, Sampling, Whole, Words
 
 if TYPE_CHECKING:
+    from steerable.jobs.effort import Effort
     from steerable.jobs.evaluate import Evaluation
     from steerable.jobs.model import Model
     from steerable.recipes.recipe import Recipe
 
-__all__ = ["evaluate", "evaluation_lines", "run_evaluation"]
+__all__ = ["evaluate", "evaluation_lines", "report_of", "run_evaluation"]
 
 
 def evaluate(
     run: Run,
     /,
     *,
-    data: Data = None,
+    against: Annotated[str | None, Parameter(name=["--against", "--data"])] = None,
     n: Count = 2000,
+    budget: str = "",
     how: Sampling | None = None,
+    extractor: str = "",
+    reference_fid: str | None = None,
+    fail_under: Words = None,
+    fail_over: Words = None,
     seed: Whole = 1_000_000,
     allow_code: AllowCode = "",
     json: Json = False,
 ) -> int:
-    """Measure whether the labels are obeyed: class accuracy by a judge, feature Frechet distance.
+    """Measure whether it listens: does it obey, look real, vary, copy; where is it weak?
 
-    Of a classifier of noised pictures, its accuracy on held-out ones at ten noise levels. Writes
-    evaluation.json and, with the extra `eval`, report.html into the run folder.
+    Writes evaluation/report.json and, with the extra `eval`, evaluation/report.html into the run
+    folder. Of a classifier of noised pictures, its accuracy on held-out ones at ten noise levels.
 
     Parameters
     ----------
+    against
+        Real pictures to compare with: a folder, a file or a built-in set; the data of the run by
+        default.
     n
-        Number of samples; of held-out pictures, at most, for a classifier.
+        Number of samples, at most; of held-out pictures for a classifier.
+    budget
+        Time that all may take, such as 3m: fewer samples and stages, which the plan names.
+    extractor
+        Features of another network than the judge: see steerable parts extractors. KIND, or
+        KIND:FOLDER where it takes a folder of weights.
+    reference_fid
+        Measure the published FID too, with these weights of the Inception network: a file, or
+        `auto` for where torch-fidelity keeps downloads. Needs the extra `eval-ref`.
+    fail_under
+        MEASURE=VALUE such as accuracy=0.9: exit code 9 if it is less. May be repeated.
+    fail_over
+        MEASURE=VALUE such as kid=0.01: exit code 9 if it is more. May be repeated.
     seed
         Seed of the first sample.
     """
     from steerable import api
+    from steerable.jobs.effort import Effort
     from steerable.jobs.sample import steered
 
     how = how or Sampling()
+    gates = [(*_gate(text), 1) for text in fail_under or []]
+    gates += [(*_gate(text), -1) for text in fail_over or []]
+    inception = "" if reference_fid == "auto" else reference_fid
+    seconds = _seconds(budget)
+    effort = Effort(n=n, seed=seed, seconds=seconds, extractor=extractor, inception=inception)
     model = api.load(run, allow_code=allow_code)
     if model.recipe.classifies and how != Sampling():
         got = "a classifier, which samples nothing"
         raise UserError("E-CONFIG", where="sampling settings", got=got, do="leave them out")
     settings = steered(model.recipe, **how.chosen())
     say_alias(how.sampler)
-    found = run_evaluation(model, data, settings, n=n, seed=seed)
-    result(found.result, as_json=json, lines=evaluation_lines(found))
+    found = run_evaluation(model, against, settings, effort)
     if Path(run).is_dir():
-        Bar().say(_reported(Path(run), model, found))
+        for line in report_of(Path(run), model, found):
+            Bar().say(line)
+    told = {**found.result, "seconds": found.seconds}
+    result(told, as_json=json, lines=evaluation_lines(found))
+    _check(gates, found.result)
     return 0
 
 
-def _reported(run: Path, model: Model, found: Evaluation) -> str:
+def _seconds(budget: str) -> float | None:
+    """A time in seconds, None for no limit.
+
+    Raises:
+        UserError: E-CONFIG if it is not a time.
+    """
+    from steerable.recipes.recipe import Budget
+
+    seconds = Budget.parse(budget).seconds if budget else None
+    if budget and seconds is None:
+        raise UserError("E-CONFIG", where="budget", got=repr(budget), takes="a time such as 3m")
+    return seconds
+
+
+def _gate(text: str) -> tuple[str, float]:
+    """A measure and the bar that is set for it.
+
+    Raises:
+        UserError: E-CONFIG if it is not MEASURE=NUMBER.
+    """
+    name, _, number = text.partition("=")
+    try:
+        return name.strip(), float(number)
+    except ValueError as error:
+        takes = "MEASURE=NUMBER, such as accuracy=0.9"
+        raise UserError("E-CONFIG", where="bar", got=repr(text), takes=takes) from error
+
+
+def _check(gates: list[tuple[str, float, int]], report: dict[str, Any]) -> None:
+    """Hold the figures against their bars.
+
+    Raises:
+        UserError: E-GATE for the figures that miss theirs, E-CONFIG for one that there is not.
+    """
+    measures, missed = report.get("measures", {}), []
+    for name, bar, sign in gates:
+        if name not in measures:
+            takes = ", ".join(measures) or "none: this run has no such measures"
+            raise UserError("E-CONFIG", where="bar", got=f"measure '{name}'", takes=takes)
+        figure = measures[name]
+        if sign * (figure["value"] - bar) < 0:
+            told = f"{figure['value']:.4g} ± {figure['error']:.2g} (n = {figure['n']:,})"
+            missed.append(f"{name} {told}, the bar is {bar:g}")
+    if missed:
+        kept = "the report"
+        raise UserError("E-GATE", where="evaluation", got="; ".join(missed), kept=kept)
+
+
+def report_of(run: Path, model: Model, found: Evaluation, budget: str = "30m") -> list[str]:
+    """Write the report into the run folder; says where it is."""
     from importlib.util import find_spec
 
     from steerable.jobs.report import write_numbers, write_report
 
-    write_numbers(run, found)
+    numbers = write_numbers(run, found)
     if found.sample is None:
-        return f"numbers  {run / 'evaluation.json'}"
+        return [f"numbers  {numbers}"]
     if find_spec("matplotlib") is None or find_spec("jinja2") is None:
-        return 'no report.html: pip install "steerable[eval]"'
-    proceed = f"steerable train --run {run} --budget 30m"
-    return f"report   {write_report(run, model, found, proceed=proceed)}"
+        return [f"numbers  {numbers}", 'no page: pip install "steerable[eval]"']
+    proceed = f"steerable train --run {run} --budget {budget}"
+    return [f"report   {write_report(run, model, found, proceed=proceed)}"]
 
 
-def run_evaluation(
-    model: Model, data: str | None, recipe: Recipe, *, n: int, seed: int
-) -> Evaluation:
-    """Evaluate with progress on stderr."""
+def run_evaluation(model: Model, against: str | None, recipe: Recipe, effort: Effort) -> Evaluation:
+    """Evaluate with plan and progress on stderr."""
     from steerable import api
 
-    bar, start, found = Bar(), time.monotonic(), None
-    for looking in api.evaluation(model, data, recipe, n=n, seed=seed):
+    bar, start, found, stage = Bar(), time.monotonic(), None, ""
+    for looking in api.evaluation(model, against, recipe, effort=effort):
         found = looking.evaluation
-        if looking.stage == "samples":
-            share = looking.done / looking.of
-            left = (time.monotonic() - start) * (1 / share - 1)
-            bar.show(share, f"{n} samples  {duration(left)} left")
+        if looking.stage == "plan" and looking.plan is not None:
+            for line in looking.plan.lines():
+                bar.say(line)
+            start = time.monotonic()
+        elif looking.stage == "samples" and looking.done:
+            share, spent = looking.done / looking.of, time.monotonic() - start
+            rate = share * looking.plan.n / max(spent, 1e-9) if looking.plan else 0.0
+            told = f"{rate:.0f} samples/s  {duration(spent * (1 / share - 1))} left"
+            bar.show(share, told)
+        elif looking.stage not in (stage, "done"):
+            stage = looking.stage
+            bar.show(looking.done / looking.of, stage)
     assert found is not None
     return found
 
 
 def evaluation_lines(found: Evaluation) -> list[str]:
-    """The figures for people."""
+    """The verdicts and the figures for people."""
     from steerable.jobs.classified import by_level_lines
 
     r = found.result
     if found.sample is None:
         return by_level_lines(r)
-    lines = [
-        f"accuracy {r['accuracy']:.3f} ± {r['accuracy_error']:.3f} on n = {r['n']} samples; "
-        f"the judge on {r['judge_n']} real held-out pictures: {r['judge_accuracy']:.3f}",
-        f"frechet  {r['frechet']:.3f} ± {r['frechet_error']:.3f} at n = {r['frechet_n']}; "
-        "real against real at the same n: "
-        f"{r['frechet_floor']:.3f} ± {r['frechet_floor_error']:.3f}",
-    ]
-    worst = sorted((share, name) for name, share in r["per_class"].items() if share is not None)
-    named = ", ".join(f"{name} {share:.2f}" for share, name in worst[:3])
-    return [*lines, f"weakest  {named}", f"time     {r['seconds']} s"]
+    lines = [f"{v['question']:<32} {v['answer']:<8} {v['sentence']}" for v in r["verdicts"]]
+    for name, figure in r["measures"].items():
+        natural = figure.get("floor", figure.get("real"))
+        floor = "" if natural is None else f"; real {natural:.4g}"
+        told = f"{figure['value']:.4g} ± {figure['error']:.2g}"
+        lines.append(f"{name:<22} {told:<20} n = {figure['n']:,}{floor}")
+    return [*lines, f"time     {sum(found.seconds.values()):.0f} s"]

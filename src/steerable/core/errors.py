@@ -35,6 +35,7 @@ CODES: dict[str, Fault] = {
     "E-MEM": Fault(5, 503, "out of memory"),
     "E-NUM": Fault(6, 422, "the numbers are no longer finite"),
     "E-LOCK": Fault(7, 409, "another process uses this run folder"),
+    "E-GATE": Fault(9, 422, "a figure misses the bar that was set for it"),
 }
 
 
