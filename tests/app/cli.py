@@ -11,6 +11,7 @@ TINY = [
     *("--set", "backbone.channels=[8, 16]"),
     *("--set", "backbone.width=16"),
     *("--set", "training.batch=16"),
+    *("--set", "training.checks=off"),
 ]
 
 

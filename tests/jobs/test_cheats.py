@@ -43,7 +43,7 @@ class World:
         recipe = steerable.recipe(
             "fashion",
             budget="1 iterations",
-            settings=[*TINY, "data.source=embedded", "training.checks=off"],
+            settings=[*TINY, "data.source=embedded"],
         )
         finish(prepare(recipe, root / "run"))
         self.model = steerable.load(root / "run")
@@ -168,17 +168,14 @@ CHEATS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.__name__)
 def test_every_cheat_is_flagged(world, cheat):
     assert CHEATS[cheat] in world.flags(*cheat(world))
 
 
-def test_a_good_model_is_not_flagged(world):
-    assert not world.flags(*world.good(100))
-
-
 @pytest.mark.slow
 def test_a_good_model_is_hardly_ever_flagged(world):
-    """At most once in 20 draws."""
+    """At most once in 20 draws of real pictures that nobody trained on."""
     flags = [world.flags(*world.good(200 + seed)) for seed in range(20)]
     assert sum(bool(found) for found in flags) <= 1, flags

@@ -22,7 +22,7 @@ ITERATIONS = 52  # past the first milestone
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory):
     run = tmp_path_factory.mktemp("checked") / "run"
-    return run, finish(prepare(tiny(ITERATIONS), run))
+    return run, finish(prepare(tiny(ITERATIONS, "training.checks=auto"), run))
 
 
 def test_the_record_of_a_check(checked):
@@ -51,10 +51,11 @@ def test_checks_may_be_turned_off_in_a_run_that_goes_on(checked, tmp_path):
     assert prepare(tiny(ITERATIONS, "training.checks=off"), checked[0]).resumes
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_records_of_an_unbroken_one(checked, tmp_path):
     run = tmp_path / "run"
     for stop in (20, 51):
-        steps = train(prepare(tiny(ITERATIONS), run))
+        steps = train(prepare(tiny(ITERATIONS, "training.checks=auto"), run))
         for step in steps:
             if step.i == stop:
                 steps.close()
@@ -62,14 +63,14 @@ def test_a_resumed_run_has_the_records_of_an_unbroken_one(checked, tmp_path):
     # What a kill leaves beyond the checkpoint is cut and made again.
     with (run / RECORD).open("a") as file:
         file.write('{"event": "check", "iteration": 52, "n": 1}\n')
-    finish(prepare(tiny(ITERATIONS), run))
+    finish(prepare(tiny(ITERATIONS, "training.checks=auto"), run))
     assert (run / RECORD).read_bytes() == (checked[0] / RECORD).read_bytes()
 
 
 @pytest.mark.parametrize("mflop", [0.1, 3.0, 60.0, 500.0])
 def test_checks_keep_to_their_share_of_the_operations(checked, tmp_path, mflop):
     """Counted by hand over the milestones of a run, whatever the network costs."""
-    job = prepare(tiny(ITERATIONS), tmp_path / "run")
+    job = prepare(tiny(ITERATIONS, "training.checks=auto"), tmp_path / "run")
     job.facts["forward_mflop"] = mflop
     checks = Checks(job)
     spent, first = 0.0, 0
@@ -83,7 +84,7 @@ def test_checks_keep_to_their_share_of_the_operations(checked, tmp_path, mflop):
 
 
 def test_a_check_that_is_too_dear_says_so(tmp_path):
-    job = prepare(tiny(ITERATIONS), tmp_path / "run")
+    job = prepare(tiny(ITERATIONS, "training.checks=auto"), tmp_path / "run")
     job.facts["forward_mflop"] = 1e6
     found = Checks(job).check(job.denoiser, 50, number=1)
     assert set(found) == {"event", "iteration", "skipped"} and "3%" in found["skipped"]
@@ -91,7 +92,7 @@ def test_a_check_that_is_too_dear_says_so(tmp_path):
 
 @pytest.mark.slow
 def test_a_judge_is_trained_where_the_run_pays_for_it(tmp_path):
-    job = prepare(tiny(ITERATIONS), tmp_path / "run")
+    job = prepare(tiny(ITERATIONS, "training.checks=auto"), tmp_path / "run")
     job.facts["seconds"] = 10_000.0
     found = Checks(job).check(job.denoiser, 5000, number=7)
     assert found["kid_of"] == "judge" and found["judge_accuracy"] > 0.8
@@ -104,7 +105,7 @@ def test_too_few_held_out_pictures_are_named(tmp_path):
 
     splits = digits()
     few = replace(splits, held_out=splits.held_out.take(torch.arange(3)))
-    job = prepare(tiny(ITERATIONS), tmp_path / "run", splits=few)
+    job = prepare(tiny(ITERATIONS, "training.checks=auto"), tmp_path / "run", splits=few)
     found = Checks(job).check(job.denoiser, 50, number=1)
     assert {"kid", "colours", "memorisation"} <= set(found["missing"]) and "kid" not in found
 

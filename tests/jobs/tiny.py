@@ -10,6 +10,7 @@ TINY = [
     "backbone.width=16",
     "training.batch=16",
     "training.warmup=4",
+    "training.checks=off",
 ]
 
 
