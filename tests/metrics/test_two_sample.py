@@ -137,7 +137,7 @@ def test_order_and_parts_do_not_matter():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [100, 500])
+@pytest.mark.parametrize("n", [100])
 @pytest.mark.parametrize("dims", [2, 16])
 def test_error_is_the_observed_deviation(n, dims):
     pairs = [(_draw(2 * i, n, dims), _draw(2 * i + 1, n, dims)) for i in range(100)]

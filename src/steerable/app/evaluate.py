@@ -75,6 +75,7 @@ def evaluate(
     inception = "" if reference_fid == "auto" else reference_fid
     seconds = _seconds(budget)
     effort = Effort(n=n, seed=seed, seconds=seconds, extractor=extractor, inception=inception)
+    _known([name for name, _, _ in gates])
     model = api.load(run, allow_code=allow_code)
     if model.recipe.classifies and how != Sampling():
         got = "a classifier, which samples nothing"
@@ -117,6 +118,20 @@ def _gate(text: str) -> tuple[str, float]:
     except ValueError as error:
         takes = "MEASURE=NUMBER, such as accuracy=0.9"
         raise UserError("E-CONFIG", where="bar", got=repr(text), takes=takes) from error
+
+
+def _known(names: list[str]) -> None:
+    """Check before any work that there are such measures.
+
+    Raises:
+        UserError: E-CONFIG for one that there is not.
+    """
+    from steerable.jobs.report import MEANS
+
+    for name in names:
+        if name not in MEANS and not name.startswith(("r2 of ", "retrieval of ")):
+            takes = ", ".join([*MEANS, "r2 of NAME", "retrieval of NAME"])
+            raise UserError("E-CONFIG", where="bar", got=f"measure '{name}'", takes=takes)
 
 
 def _check(gates: list[tuple[str, float, int]], report: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from .model import Model
 from .pictures import labelled_grid, png
 from .sample import by_title
 
-__all__ = ["FOLDER", "write_numbers", "write_report"]
+__all__ = ["FOLDER", "MEANS", "write_numbers", "write_report"]
 
 FOLDER = "evaluation"  # of a run
 ROWS = 24  # of the grid of samples, which may have a caption each
