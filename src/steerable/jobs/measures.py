@@ -43,7 +43,7 @@ __all__ = [
 Figures = dict[str, dict[str, Any]]
 
 FLOORS = 8  # random halves of the real items
-FEWEST = 10  # items a side below which neighbourhoods say nothing
+FEWEST = 12  # items a side below which neighbourhoods of five say nothing
 EXTRAPOLATED = 500  # items a side from which on a line in 1 / n is worth drawing
 
 
@@ -69,16 +69,17 @@ class _Compared:
 
     names: tuple[str, ...]
     value: Callable[[Tensor, Tensor], dict[str, Any]]
+    least: int = 2  # items a side
 
 
-def _by(kind: type[Any], *names: str) -> _Compared:
+def _by(kind: type[Any], *names: str, least: int) -> _Compared:
     def of(fakes: Tensor, reals: Tensor) -> dict[str, Any]:
         one, two = kind(), kind()
         one.update(fakes)
         two.update(reals)
         return one.value(two)
 
-    return _Compared(names, of)
+    return _Compared(names, of, least)
 
 
 def _frechet(fakes: Tensor, reals: Tensor) -> dict[str, Any]:
@@ -92,11 +93,11 @@ def _frechet(fakes: Tensor, reals: Tensor) -> dict[str, Any]:
 
 COMPARED = (
     _Compared(("frechet",), _frechet),
-    _by(Kid, "kid"),
-    _by(TwoSample, "two_sample"),
-    _by(PrecisionRecall, "precision", "recall"),
-    _by(DensityCoverage, "density", "coverage"),
-    _by(Repeats, "repeats"),
+    _by(Kid, "kid", least=4),
+    _by(TwoSample, "two_sample", least=FEWEST),
+    _by(PrecisionRecall, "precision", "recall", least=FEWEST),
+    _by(DensityCoverage, "density", "coverage", least=FEWEST),
+    _by(Repeats, "repeats", least=FEWEST),
 )
 
 
@@ -161,7 +162,7 @@ def _count(n: int, real: int) -> int:
 
 def _possible(count: int) -> tuple[_Compared, ...]:
     """What can be said of so many items a side."""
-    return tuple(way for way in COMPARED if count >= FEWEST or way.names[0] in ("frechet", "kid"))
+    return tuple(way for way in COMPARED if count >= way.least)
 
 
 def obeying(predicted: Tensor, wanted: Tensor, classes: int) -> tuple[Figures, dict[str, Any]]:
@@ -214,7 +215,9 @@ def by_class(
     for c in range(classes):
         mine, theirs = fakes[wanted == c], reals[labels == c]
         enough = min(len(mine), len(theirs)) >= FEWEST
-        found.append(figure(_by(Kid, "kid").value(mine, theirs), "kid") if enough else None)
+        found.append(
+            figure(_by(Kid, "kid", least=4).value(mine, theirs), "kid") if enough else None
+        )
     return found
 
 
