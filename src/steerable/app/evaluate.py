@@ -205,4 +205,5 @@ def evaluation_lines(found: Evaluation) -> list[str]:
         floor = "" if natural is None else f"; real {natural:.4g}"
         told = f"{figure['value']:.4g} ± {figure['error']:.2g}"
         lines.append(f"{name:<22} {told:<20} n = {figure['n']:,}{floor}")
+    lines += [f"left out {name}: {why}" for name, why in r["skipped"].items()]
     return [*lines, f"time     {sum(found.seconds.values()):.0f} s"]

@@ -61,7 +61,7 @@ class Plan:
         total = (
             f"plan     n = {self.n:,} samples, about {sum(self.seconds.values()):.0f} s: {parts}"
         )
-        return [total, *(f"left out {name}: {why}" for name, why in self.skipped.items())]
+        return [total]
 
 
 def planned(
