@@ -72,10 +72,9 @@ def evaluate(
     how = how or Sampling()
     gates = [(*_gate(text), 1) for text in fail_under or []]
     gates += [(*_gate(text), -1) for text in fail_over or []]
-    inception = "" if reference_fid == "auto" else reference_fid
-    seconds = _seconds(budget)
-    effort = Effort(n=n, seed=seed, seconds=seconds, extractor=extractor, inception=inception)
     _known([name for name, _, _ in gates])
+    weights = "" if reference_fid == "auto" else reference_fid
+    effort = Effort(n, seed, _seconds(budget), extractor, weights)
     model = api.load(run, allow_code=allow_code)
     if model.recipe.classifies and how != Sampling():
         got = "a classifier, which samples nothing"
