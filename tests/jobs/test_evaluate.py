@@ -51,7 +51,7 @@ def done(model, splits, folder, **effort):
 @pytest.fixture(scope="module")
 def found(run):
     model = steerable.load(run)
-    return done(model, splits_for(model, None), run / "evaluation", n=100)
+    return done(model, splits_for(model, None), run / "evaluation", n=120)
 
 
 def as_sample(data):
@@ -124,11 +124,11 @@ def test_an_untrained_model_does_not_pass(found):
 @pytest.mark.slow
 def test_the_same_run_and_seed_give_the_same_bytes(found, run, tmp_path):
     model = steerable.load(run)
-    again, _ = done(model, splits_for(model, None), run / "evaluation", n=100)
+    again, _ = done(model, splits_for(model, None), run / "evaluation", n=120)
     one, two = (write_numbers(tmp_path / name, e) for name, e in (("a", found[0]), ("b", again)))
     assert one.read_bytes() == two.read_bytes()
     assert (run / "evaluation" / "judge.safetensors").is_file(), "the judge is kept"
-    other, _ = done(model, splits_for(model, None), run / "evaluation", n=100, seed=7)
+    other, _ = done(model, splits_for(model, None), run / "evaluation", n=120, seed=7)
     assert other.result != found[0].result
 
 
