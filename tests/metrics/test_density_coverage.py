@@ -155,8 +155,6 @@ WRONG = {
     "edge outside": ("near <= radius", "near < radius"),
     "not over k": ("counts.mean() / k", "counts.mean()"),
     "over k + 1": ("counts.mean() / k", "counts.mean() / (k + 1)"),
-    "unequal numbers": ("n != len(b) or ", ""),
-    "no least number": ("n < least", "n < 0"),
     "binomial error": ("torch.maximum(halving_error(measure, a, b)[:2], ", "("),
     "no error at the ends": ("(n * torch.stack([within, coverage]) + 1) / (n + 2)", "coverage"),
 }

@@ -156,8 +156,6 @@ WRONG = {
     ),
     "balls of the other kind": ("radius = nearest(b, b,", "radius = nearest(a, a,"),
     "in two balls": ("radius) > 0)", "radius) > 1)"),
-    "unequal numbers": ("n != len(b) or ", ""),
-    "no least number": ("n < least", "n < 0"),
     "binomial error": ("torch.maximum(halving_error(measure, a, b), ", "("),
     "no error at the ends": ("(n * values + 1) / (n + 2)", "values"),
 }

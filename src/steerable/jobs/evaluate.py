@@ -22,8 +22,7 @@ from .data import fingerprint, known_to
 from .effort import Effort, Plan, planned
 from .eyes import Eyes, eyes_for
 from .items import Items
-from .judged import reference
-from .levels import mirrored
+from .judged import check_fit, reference
 from .measures import between
 from .model import Model
 from .sample import Sample, sample
@@ -178,12 +177,9 @@ class _Clock:
 
 def _reference(model: Model, splits: Splits, effort: Effort) -> tuple[Dataset, str]:
     """The real items that samples are compared with, once the data is known to fit the model."""
-    spec, names, n = splits.train.spec, model.labels, effort.n
+    names, n = model.labels, effort.n
     check_counts(n, effort.seed)
-    if spec.labels != model.spec.labels or spec.shape != model.spec.shape:
-        got = f"{spec.shape}, {len(spec.labels.get('label', ()))} classes"
-        takes = f"{model.spec.shape}, the {len(names)} classes of the model"
-        raise UserError("E-DATA", where=spec.name, got=got, takes=takes)
+    check_fit(model, splits)
     least = max(10, 2 * len(names))
     if n < least:
         takes = f"{least} or more, two a class"
@@ -234,10 +230,9 @@ def _facts(seen: Seen, part: str, plan: Plan, effort: Effort) -> dict[str, Any]:
 
 def _pairs(seen: Seen, result: dict[str, Any]) -> Tensor | None:
     """The samples nearest to training items, each with its item."""
-    if "nearest" not in result or seen.own is None:
+    train = seen.seen
+    if "nearest" not in result or train is None:
         return None
-    flips = seen.model.recipe.training.flip
-    train = mirrored(seen.own.train) if flips else seen.own.train
     rows = [(row["sample"], row["train"]) for row in result["nearest"]]
     return torch.stack([torch.stack([seen.made.x[i], train.x[j]]) for i, j in rows])
 

@@ -18,7 +18,7 @@ from .model import Model
 from .sample import Sample
 from .wish import check_counts
 
-__all__ = ["distance", "judge_for", "measurable", "obedience", "reference"]
+__all__ = ["check_fit", "distance", "judge_for", "measurable", "obedience", "reference"]
 
 LEARNING = 45.0  # seconds in which a judge learns on two usual cores
 
@@ -36,16 +36,26 @@ def judge_for(splits: Splits) -> Judge:
     return train_judge(splits.train, splits.held_out, seconds=PATIENCE, most=most)
 
 
+def check_fit(model: Model, splits: Splits) -> None:
+    """Check that the data has the model's shape and classes.
+
+    Raises:
+        UserError: E-DATA.
+    """
+    spec = splits.train.spec
+    if spec.labels != model.spec.labels or spec.shape != model.spec.shape:
+        got = f"{spec.shape}, {len(spec.labels.get('label', ()))} classes"
+        takes = f"{model.spec.shape}, the {len(model.labels)} classes of the model"
+        raise UserError("E-DATA", where=spec.name, got=got, takes=takes)
+
+
 def measurable(model: Model, splits: Splits, n: int, seed: int) -> tuple[str, ...]:
     """The class names, if there are any and the data has the same."""
-    names, spec = model.labels, splits.train.spec
+    names = model.labels
     if not names:
         do = "train on pictures with labels, one sub-folder a class, and a preset that reads them"
         raise UserError("E-EVAL", where=model.spec.name, got="a model without labels", do=do)
-    if spec.labels != model.spec.labels or spec.shape != model.spec.shape:
-        got = f"{spec.shape}, {len(spec.labels.get('label', ()))} classes"
-        takes = f"{model.spec.shape}, the {len(names)} classes of the model"
-        raise UserError("E-DATA", where=spec.name, got=got, takes=takes)
+    check_fit(model, splits)
     if n < 2 * len(names):
         takes = f"{2 * len(names)} or more, two a class"
         raise UserError("E-EVAL", where="n", got=str(n), takes=takes)

@@ -18,6 +18,7 @@ from .items import write_items
 from .model import Model
 from .pictures import labelled_grid, png
 from .sample import by_title
+from .watch import records
 
 __all__ = ["FOLDER", "MEANS", "write_numbers", "write_report"]
 
@@ -56,12 +57,6 @@ def _inline(data: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-
-
 def _drawn(figure: Any) -> str:
     """A figure as an inline SVG picture, without a date in it."""
     buffer = io.BytesIO()
@@ -73,9 +68,9 @@ def _loss_curve(run: Path) -> str:
     """Training and validation loss against the iteration."""
     from matplotlib.figure import Figure
 
-    records = _lines(run / "metrics.jsonl")
-    losses = [(r["iteration"], r["loss"]) for r in records if "loss" in r]
-    checks = [r for r in records if r.get("event") == "validation"]
+    known = records(run)
+    losses = [(r["iteration"], r["loss"]) for r in known if "loss" in r]
+    checks = [r for r in known if r.get("event") == "validation"]
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     if losses:

@@ -79,6 +79,14 @@ class Seen:
             return torch.zeros(len(self.made.x), dtype=torch.int64)
         return torch.tensor([names.index(w.cond["label"]) for w in self.made.wishes])
 
+    @property
+    def seen(self) -> Dataset | None:
+        """All items that training has shown, mirrored ones too if it flips; None if not at hand."""
+        flips = self.model.recipe.training.flip
+        if self.own is None or not flips:
+            return None if self.own is None else self.own.train
+        return mirrored(self.own.train)
+
 
 Part = dict[str, Any]
 
@@ -131,9 +139,8 @@ def obedience(seen: Seen) -> Part:
 
 def copies(seen: Seen) -> Part:
     """Whether samples are copies of training items."""
-    assert seen.own is not None
-    mirrors = seen.model.recipe.training.flip and len(seen.model.spec.shape) == 3
-    train = mirrored(seen.own.train) if mirrors else seen.own.train
+    train = seen.seen
+    assert train is not None and seen.own is not None
     figures, nearest = copying(seen.made.x, train, seen.own.held_out.x[:UNSEEN])
     return {"measures": figures, "nearest": nearest}
 
@@ -184,9 +191,8 @@ def score(seen: Seen) -> Part:
 
 def levels(seen: Seen) -> Part:
     """The loss at every noise level beside the least that any network can reach."""
-    assert seen.own is not None
-    net, own = seen.model.denoiser, seen.own
-    train = mirrored(own.train) if seen.model.recipe.training.flip else own.train
+    net, own, train = seen.model.denoiser, seen.own, seen.seen
+    assert train is not None and own is not None
     *_, (_, found) = level_losses(net, train, own.held_out, items=ITEMS, count=LEVELS)
     assert found is not None
     return {"levels": summary(net.process, found)}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from steerable.core.errors import UserError
 from steerable.nn.halves import halving_error
 from steerable.nn.neighbours import inside, nearest
-from steerable.nn.rows import Rows
+from steerable.nn.rows import Rows, matched
 
 __all__ = ["DensityCoverage"]
 
@@ -46,12 +45,9 @@ class DensityCoverage:
             UserError: E-EVAL when the numbers differ or are less than 2 (k + 1): the errors take
                 halves.
         """
-        a, b = self.rows.table(), real.rows.table()
-        n, least = len(a), 2 * (k + 1)
         assert k >= 1, "a neighbour"
-        if n != len(b) or n < least:
-            got, takes = f"{n} samples and {len(b)} real items", f"as many of both, {least} or more"
-            raise UserError("E-EVAL", where="density and coverage", got=got, takes=takes)
+        a, b = matched(self.rows, real.rows, least=2 * (k + 1), where="density and coverage")
+        n = len(a)
 
         def measure(a: Tensor, b: Tensor) -> Tensor:
             radius = nearest(b, b, k, itself=True)[0][:, -1]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from steerable.core.errors import UserError
 from steerable.nn.halves import halving_error
 from steerable.nn.neighbours import inside, nearest
-from steerable.nn.rows import Rows
+from steerable.nn.rows import Rows, matched
 
 __all__ = ["PrecisionRecall"]
 
@@ -46,12 +45,9 @@ class PrecisionRecall:
             UserError: E-EVAL when the numbers differ or are less than 2 (k + 1): the errors take
                 halves.
         """
-        a, b = self.rows.table(), real.rows.table()
-        n, least = len(a), 2 * (k + 1)
         assert k >= 1, "a neighbour"
-        if n != len(b) or n < least:
-            got, takes = f"{n} samples and {len(b)} real items", f"as many of both, {least} or more"
-            raise UserError("E-EVAL", where="precision and recall", got=got, takes=takes)
+        a, b = matched(self.rows, real.rows, least=2 * (k + 1), where="precision and recall")
+        n = len(a)
 
         def measure(a: Tensor, b: Tensor) -> Tensor:
             return torch.stack([_within(a, b, k), _within(b, a, k)])

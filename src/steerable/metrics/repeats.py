@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steerable.core.errors import UserError
 from steerable.nn.neighbours import nearest
-from steerable.nn.rows import Rows
+from steerable.nn.rows import Rows, matched
 
 __all__ = ["Repeats"]
 
@@ -49,10 +48,7 @@ class Repeats:
         Raises:
             UserError: E-EVAL when the numbers differ or are below 10.
         """
-        a, b = self.rows.table(), real.rows.table()
-        if len(a) != len(b) or len(a) < LEAST:
-            got, takes = f"{len(a)} and {len(b)} items", f"as many of both, {LEAST} or more"
-            raise UserError("E-EVAL", where="repeats", got=got, takes=takes)
+        a, b = matched(self.rows, real.rows, least=LEAST, where="repeats")
         own, natural = (nearest(rows, rows, 1, itself=True)[0][:, 0] for rows in (a, b))
         limit = natural.quantile(SHARE)
         share = float((own <= limit).to(torch.float64).mean())

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from steerable.core.errors import UserError
 from steerable.nn.neighbours import nearest
-from steerable.nn.rows import Rows
+from steerable.nn.rows import Rows, matched
 
 __all__ = ["TwoSample"]
 
@@ -45,11 +44,8 @@ class TwoSample:
         Raises:
             UserError: E-EVAL when the numbers differ or are less than two.
         """
-        a, b = self.rows.table(), real.rows.table()
+        a, b = matched(self.rows, real.rows, least=LEAST, where="two-sample accuracy")
         n = len(a)
-        if n != len(b) or n < LEAST:
-            got, takes = f"{n} samples and {len(b)} real items", f"as many of both, {LEAST} or more"
-            raise UserError("E-EVAL", where="two-sample accuracy", got=got, takes=takes)
         (aa, aa_at), (ab, ab_at) = nearest(a, a, 1, itself=True), nearest(a, b, 1)
         (bb, bb_at), (ba, ba_at) = nearest(b, b, 1, itself=True), nearest(b, a, 1)
         own, other = torch.cat([aa, bb])[:, 0], torch.cat([ab, ba])[:, 0]

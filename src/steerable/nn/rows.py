@@ -7,7 +7,7 @@ from torch import Tensor
 
 from steerable.core.errors import UserError
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "matched"]
 
 
 class Rows:
@@ -51,3 +51,27 @@ class Rows:
             return torch.zeros(0, 0, dtype=torch.float64)
         order = torch.argsort(torch.cat(self._items), stable=True)
         return torch.cat(self._rows)[order]
+
+
+def matched(one: Rows, other: Rows, *, least: int, where: str) -> tuple[Tensor, Tensor]:
+    """The tables of samples and of real items, once they are known to have equal numbers.
+
+    What neighbours say depends on how many there are, so unequal sets cannot be compared.
+
+    Args:
+        one: The samples.
+        other: The real items.
+        least: Items a side, at least.
+        where: What is measured, for the error.
+
+    Raises:
+        UserError: E-EVAL when the numbers differ or are too small.
+    """
+    a, b = one.table(), other.table()
+    if len(a) != len(b) or len(a) < least:
+        got, takes = (
+            f"{len(a)} samples and {len(b)} real items",
+            f"as many of both, {least} or more",
+        )
+        raise UserError("E-EVAL", where=where, got=got, takes=takes)
+    return a, b
