@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+import steerable
 from steerable.core.errors import UserError
 from steerable.core.noise import Noise
 from steerable.core.types import Batch
@@ -77,6 +78,17 @@ def test_a_finished_run_has_nothing_to_do_and_a_longer_budget_goes_on(unbroken, 
     finish(prepare(tiny(20), other))
     steps = finish(prepare(tiny(30), other))
     assert [s.i for s in steps] == list(range(21, 31))
+
+
+def test_a_preset_with_a_longer_budget_is_the_same_run_though_its_notes_differ():
+    from steerable.jobs.run import differences
+
+    short, long = (
+        steerable.recipe("digits", preset="mlp-diffusion", budget=f"{n} iterations", size="xs")
+        for n in (20, 30)
+    )
+    assert short.plain()["notes"] != long.plain()["notes"]
+    assert differences(short, long) == []
 
 
 def test_another_recipe_is_refused_and_nothing_is_written(unbroken):

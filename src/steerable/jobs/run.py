@@ -28,6 +28,7 @@ FREE = (
     "training.threads",
     "sampler",
     "guidance",
+    "notes",  # say what a budget scaled, no setting of their own
 )
 
 OWN = ("lease.json", "lease.lock", "log.txt", "checkpoints", "samples")  # may lie there before
