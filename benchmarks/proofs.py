@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from importlib import resources
 from pathlib import Path
 
 import torch
@@ -82,6 +83,19 @@ def frechet(a, b):
     one.update(a)
     two.update(b)
     return one.distance(two)
+
+
+def orders(n, repeats):
+    """Random orders of n items, the same ones every time."""
+    for seed in range(1, repeats + 1):
+        yield torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
+def mean_of(found):
+    """Mean and, as `..._std`, standard deviation of every value over the draws of a set."""
+    columns = {key: torch.tensor([f[key] for f in found]) for key in found[0]}
+    spread_ = {f"{key}_std": float(v.std()) for key, v in columns.items()}
+    return {key: float(v.mean()) for key, v in columns.items()} | spread_
 
 
 def look(path, x, titles):
@@ -212,14 +226,20 @@ def mlp(root, budget):
 
 
 def score(root, budget, data):
-    """S4: score SDE without labels; distance, class entropy, noise left on the background."""
-    settings = ["conditions={}", "guidance=[]", "data.size=[14, 14]"]
+    """S4: score SDE without labels; distance, class entropy, noise left on the background.
+
+    Without data, on the embedded digits of 8 x 8, enlarged to 16 x 16.
+    """
+    side = 14 if data else 16
+    data = data or str(resources.files("steerable") / "data" / "digits.npz")
+    settings = ["conditions={}", "guidance=[]", f"data.size=[{side}, {side}]"]
     model, splits = trained(data, root / "s4", preset="score-sde", budget=budget, settings=settings)
     judge = judge_for(splits)
-    n = 1000
     real = splits.held_out.x
     features = judge.look(splits.train.x)[0]
-    between = floor(features, min(n, len(features) // 2))
+    n = min(1000, len(features) // 2)
+    between = floor(features, n)
+    references = [features[order[:n]] for order in orders(len(features), 8)]
     dead = (splits.train.x == 0).double().mean(0) >= 0.99
     found = {"floor": between.value, "judge": judge.accuracy, "n": n, "held_out": len(real)}
     for kind, steps in (("heun", 18), ("predictor_corrector", 100), ("euler_maruyama", 200)):
@@ -229,7 +249,7 @@ def score(root, budget, data):
         shares = torch.bincount(predicted, minlength=10) / n
         found[kind] = {
             "steps": steps,
-            "frechet": frechet(mine, features[torch.randperm(len(features))[:n]]),
+            **mean_of([{"frechet": frechet(mine, f)} for f in references]),
             "entropy": float(-(shares * shares.clamp(min=1e-9).log()).sum()),
             "background_std": float((x.double() / 255)[:, dead].std()),
             "memorisation": memorised(x, splits.train.x, real),
@@ -303,10 +323,11 @@ def forest(root, budget, data, seeds, settings=()):
         run = root / f"s2-{seed}"
         options = {"preset": "convnext-ddpm", "budget": budget, "size": "xs"}
         model, splits = trained(data, run, settings=[*fixed, *settings], **options)
-        real, n = splits.train.x, 256
-        order = torch.randperm(len(real), generator=torch.Generator().manual_seed(1))
-        first, second = real[order[:n]], real[order[n : 2 * n]]
-        found["real_to_real"] = textures(second, first)
+        real = splits.train.x
+        n = len(real) // 2
+        pairs = [(real[o[:n]], real[o[n : 2 * n]]) for o in orders(len(real), 20)]
+        first = pairs[0][0]
+        found |= {"n": n, "real_to_real": mean_of([textures(b, a) for a, b in pairs])}
         wishes = [Wish({}, SEED + i) for i in range(n)]
         x = drawn(model, wishes)
         latest, _ = checkpoint.newest(run)
@@ -315,8 +336,8 @@ def forest(root, budget, data, seeds, settings=()):
         raw = drawn(model, wishes)
         fit(model.denoiser, averaged, "averaged weights")
         found["seeds"][seed] = {
-            "ema": textures(x, first),
-            "raw": textures(raw, first),
+            "ema": mean_of([textures(x, a) for a, _ in pairs]),
+            "raw": mean_of([textures(raw, a) for a, _ in pairs]),
             "black": int((x.double().mean((1, 2, 3)) / 255 < 0.02).sum()),
             "two_sample": two_sample(x, first),
             "memorisation": memorised(x, real, splits.held_out.x),

@@ -139,6 +139,27 @@ def test_what_a_budget_does_not_pay_for_is_noted_and_with_enough_of_it_nothing_i
     assert len(long.notes) < len(short.notes)
 
 
+@pytest.mark.parametrize("budget, prior", [("5m", "cosine"), ("300000000 images", "linear")])
+def test_a_short_run_takes_another_schedule_rate_and_batch_and_says_so(budget, prior):
+    spec = Spec("x", (3, 16, 16), {}, std=0.5)
+    options = {"data": Part(kind="digits"), "budget": budget, "size": "s"}
+    made = find_preset("unconditional-ddpm")(spec, **options)
+    assert made.process.options["schedule"] == prior
+    assert ("schedule linear -> cosine" in made.notes) == (prior == "cosine")
+    score = find_preset("score-sde")(spec, **options)
+    assert ("lr 0.001 -> 0.003" in score.notes) == (score.training.lr == 3e-3) == (budget == "5m")
+
+
+def test_a_short_run_prefers_iterations_to_a_large_batch():
+    spec = Spec("x", (1, 14, 14), {}, std=0.5)
+    made = [
+        find_preset(name)(spec, data=Part(kind="digits"), budget="400000 images", size="s")
+        for name in ("score-sde", "unconditional-ddpm")
+    ]
+    assert [m.training.batch for m in made] == [64, 64]
+    assert all("about 6,250" in m.notes[0] for m in made)
+
+
 def test_the_cost_of_a_size_is_that_of_the_network_itself():
     spec = Spec("x", (1, 28, 28), {}, std=0.5)
     made = find_preset("flow")(spec, data=Part(kind="digits"), size="m")

@@ -58,6 +58,10 @@ class Published:
         target: What the network answers, if a short run should rather take `edm`. A network that
             names the noise must cancel it to many digits where there is little else; a short run
             does not learn to, and a wash lies over its samples. The preconditioner does.
+        schedule: The curve of the signal power, if a short run should rather take `cosine`. Half
+            of the levels of a linear one leave of a small picture hardly more than noise.
+        short_lr: Learning rate of a short run of up to 48 channels; above, it falls with them.
+        short_iterations: A short run rather has this many than a larger batch.
         sampling: How the preset samples otherwise, as a note.
         room: Room of the network: `backbone`, or `classifier`.
     """
@@ -71,6 +75,9 @@ class Published:
     options: dict[str, Any] = field(default_factory=dict)
     sizes: tuple[int, ...] = (16, 24, 32, 48, 64, 96)
     target: str = ""
+    schedule: str = ""
+    short_lr: float = 1e-3
+    short_iterations: int = 2000
     sampling: str = ""
     room: str = "backbone"
 
@@ -83,6 +90,7 @@ class Scaled:
     training: Training
     notes: tuple[str, ...]
     target: str
+    schedule: str
 
 
 @lru_cache(maxsize=256)
@@ -165,14 +173,16 @@ def scaled(kind: str, spec: Spec, budget: str, size: str, published: Published) 
     base = auto or size_of(size)
     seen = images(kind, spec, base, planned, room=room)
     batch = published.batch
-    while batch > 32 and seen / batch < 2000:
+    while batch > 32 and seen / batch < published.short_iterations:
         batch //= 2
     iterations = planned.iterations or round(seen / batch)
     short = iterations < SHORT and seen < published.iterations * published.batch
-    lr = max(published.lr, round(1e-3 * min(1.0, 48 / base), 6)) if short else published.lr
+    quick = round(published.short_lr * min(1.0, 48 / base), 6)
+    lr = max(published.lr, quick) if short else published.lr
     ema = min(published.ema, 0.999) if short else published.ema
     dropout = 0.0 if short else published.dropout
     target = "edm" if short and published.target else published.target
+    schedule = "cosine" if short and published.schedule else published.schedule
     options = find(room, kind).sized(spec.shape, base)
     if base == published.base:
         options = {**options, **published.options}
@@ -184,10 +194,11 @@ def scaled(kind: str, spec: Spec, budget: str, size: str, published: Published) 
         ("ema", published.ema, ema),
         ("dropout", published.dropout, dropout),
         ("target", published.target, target),
+        ("schedule", published.schedule, schedule),
     ]
     notes = tuple(f"{name} {old} -> {new}" for name, old, new in changes if str(old) != str(new))
     notes += (f"sampling: {published.sampling}",) if published.sampling else ()
     training = Training(budget=budget, batch=batch, lr=lr, ema=ema, flip=spec.flip)
     if published.dropout:
         options = {**options, "dropout": dropout}
-    return Scaled(Part(kind=kind, options=options), training, notes, target)
+    return Scaled(Part(kind=kind, options=options), training, notes, target, schedule)

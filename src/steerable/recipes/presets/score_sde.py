@@ -17,6 +17,8 @@ PUBLISHED = Published(
     lr=1e-3,
     ema=0.999,
     target="noise",
+    short_lr=3e-3,
+    short_iterations=5000,
     sampling="500 steps of Euler-Maruyama -> 30 of DPM-Solver++ (2M, SDE); "
     "the published: --sampler euler_maruyama --steps 500",
 )

@@ -18,6 +18,8 @@ PUBLISHED = Published(
     dropout=0.1,
     options={"channels": (128, 256, 256, 256), "attention": 16},
     target="noise",
+    schedule="linear",
+    short_iterations=5000,
     sampling="1000 ancestral steps -> 20 of DPM-Solver++; "
     "the published: --sampler ancestral --steps 1000 --grid ddpm",
 )
@@ -40,7 +42,7 @@ def unconditional_ddpm(
     return Recipe(
         preset="unconditional-ddpm",
         data=data,
-        process=Part(kind="ddpm", options={"target": made.target}),
+        process=Part(kind="ddpm", options={"schedule": made.schedule, "target": made.target}),
         backbone=made.backbone,
         training=made.training,
         sampler=Sampling(kind="dpmpp_2m", steps=20, grid=Part(kind="log_snr")),
