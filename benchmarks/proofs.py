@@ -130,16 +130,16 @@ def classes(model, splits, judge, n, out, **options):
         "memorisation_features": memorised(features, judge.look(seen)[0], judge.look(unseen)[0]),
     }
     if model.spec.name.startswith("shapes"):
-        found |= spread(x, wanted, real, len(names))
+        found |= spread(x, wanted, real.x, real.cond["label"], len(names))
     look(out, [x[wanted == k][:10] for k in range(len(names))], list(names))
     return found
 
 
-def spread(x, wanted, real, count):
+def spread(x, wanted, real, label, count):
     """Std of every known factor within the classes, over that of real pictures."""
     mine, theirs = Factors(count), Factors(count)
     mine.update(x, wanted)
-    theirs.update(real.x, real.cond["label"])
+    theirs.update(real, label)
     a, b = (f.value()["per_class"] for f in (mine, theirs))
     ratio = {
         name: sum(p[name]["std"] / q[name]["std"] for p, q in zip(a, b, strict=True) if p) / count
@@ -377,6 +377,8 @@ def unconditional(root, budget):
         keys = ("two_sample", "precision", "recall", "coverage")
         found[name] = {"frechet": frechet(mine, features), **{k: value[k] for k in keys}}
         found[name]["memorisation"] = memorised(pictures, splits.train.x, real)
+        one_class = torch.zeros(n, dtype=torch.long)
+        found[name] |= spread(pictures, one_class, real, one_class, 1)
     return found
 
 
