@@ -71,12 +71,14 @@ class ScoreUnet(Backbone):
 
     @staticmethod
     def sized(shape: tuple[int, ...], base: int) -> dict[str, Any]:
-        """Three to five levels until the map is at most 4 wide, from 2/3 of the base width upwards.
+        """Three to five levels until the map is at most 2 wide, as in the tutorial, where one layer
+        sees the whole picture: there is no attention. Widths 1, 2, 4, 8, 8 times 2/3 of the base.
 
         A first level at full resolution costs more time than its arithmetic: 32 for base 48.
         """
-        first, levels = 8 * round(base / 12), min(5, max(3, levels_for(shape, 4)))
-        return {"channels": tuple(first * 2**i for i in range(levels)), "width": 4 * base}
+        first, levels = 8 * round(base / 12), min(5, max(3, levels_for(shape, 2)))
+        channels = tuple(first * min(2**i, 8) for i in range(levels))
+        return {"channels": channels, "width": 4 * base}
 
     def forward(self, x: Tensor, slots: Slots) -> Tensor:
         """The raw answer (B,C,H,W)."""
