@@ -59,6 +59,15 @@ def test_every_level_hands_its_map_over_once(skips):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("side", [8, 14, 16, 28, 32])
+def test_the_score_network_sized_for_a_picture_ends_at_maps_that_one_layer_overlooks(side):
+    net = ScoreUnet((1, side, side), 0, **ScoreUnet.sized((1, side, side), 12))
+    seen = []
+    net.down[-1].register_forward_hook(lambda _, __, h: seen.append(h.shape[-1]))
+    net(torch.zeros(1, 1, side, side), Slots(torch.zeros(1)))
+    assert seen == [2]
+
+
 def test_the_transformer_network_adds_its_skips_after_reading():
     net = randomised(TransformerUnet((1, 9, 11), 0, channels=CHANNELS, width=16, attention=16))
     assert list(net.read_down) == ["0", "1", "2"] and list(net.read_up) == ["0", "1"]
