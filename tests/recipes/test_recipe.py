@@ -156,8 +156,8 @@ def test_a_short_run_prefers_iterations_to_a_large_batch():
         find_preset(name)(spec, data=Part(kind="digits"), budget="400000 images", size="s")
         for name in ("score-sde", "unconditional-ddpm")
     ]
-    assert [m.training.batch for m in made] == [64, 64]
-    assert all("about 6,250" in m.notes[0] for m in made)
+    assert [m.training.batch for m in made] == [64, 32]
+    assert "about 6,250" in made[0].notes[0] and "about 12,500" in made[1].notes[0]
 
 
 def test_the_cost_of_a_size_is_that_of_the_network_itself():

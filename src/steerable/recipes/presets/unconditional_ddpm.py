@@ -19,7 +19,7 @@ PUBLISHED = Published(
     options={"channels": (128, 256, 256, 256), "attention": 16},
     target="noise",
     schedule="linear",
-    short_iterations=5000,
+    short_iterations=10_000,
     sampling="1000 ancestral steps -> 20 of DPM-Solver++; "
     "the published: --sampler ancestral --steps 1000 --grid ddpm",
 )
