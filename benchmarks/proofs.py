@@ -315,7 +315,7 @@ def textures(x, real):
     return {"spectrum": float(between), "colour": float(sum(moved) / 3)}
 
 
-def forest(root, budget, data, seeds, settings=()):
+def forest(root, budget, data, seeds, settings=(), steps=12):
     """S2 on aerial tiles: texture statistics, black pictures, EMA against raw weights."""
     found = {"seeds": {}}
     for seed in range(seeds):
@@ -329,11 +329,11 @@ def forest(root, budget, data, seeds, settings=()):
         first = pairs[0][0]
         found |= {"n": n, "real_to_real": mean_of([textures(b, a) for a, b in pairs])}
         wishes = [Wish({}, SEED + i) for i in range(n)]
-        x = drawn(model, wishes)
+        x = drawn(model, wishes, steps=steps)
         latest, _ = checkpoint.newest(run)
         averaged = {k: v.clone() for k, v in model.denoiser.state_dict().items()}
         fit(model.denoiser, latest.parts["model"], "raw weights")
-        raw = drawn(model, wishes)
+        raw = drawn(model, wishes, steps=steps)
         fit(model.denoiser, averaged, "averaged weights")
         found["seeds"][seed] = {
             "ema": mean_of([textures(x, a) for a, _ in pairs]),
@@ -492,7 +492,7 @@ PROOFS = {
     "mlp": lambda o: mlp(o.root, o.budget or "400000 images"),
     "score": lambda o: score(o.root, o.budget or "200000 images", o.data),
     "binding": lambda o: binding(o.root, o.budget or "200000 images"),
-    "forest": lambda o: forest(o.root, o.budget or "20000 images", o.data, o.seeds, o.set),
+    "forest": lambda o: forest(o.root, o.budget or "20000 images", o.data, o.seeds, o.set, o.steps),
     "regularised": lambda o: regularised(o.root, o.budget or "60000 images", o.seeds),
     "reports": lambda o: reports(o.root, o.budget),
     "unconditional": lambda o: unconditional(o.root, o.budget or "60000 images"),
@@ -506,6 +506,7 @@ def main() -> None:
     parser.add_argument("--budget", default="")
     parser.add_argument("--data", default="")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=12, help="of the sampler, for forest")
     parser.add_argument("--set", action="append", default=[], help="path=value, for forest")
     options = parser.parse_args()
     options.root.mkdir(parents=True, exist_ok=True)

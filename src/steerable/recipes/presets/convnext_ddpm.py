@@ -17,7 +17,7 @@ PUBLISHED = Published(
     lr=1e-4,
     ema=0.995,
     target="noise",
-    sampling="1000 ancestral steps -> 20 of DPM-Solver++; "
+    sampling="1000 ancestral steps -> 12 of DPM-Solver++; "
     "the published: --sampler ancestral --steps 1000 --grid ddpm",
 )
 
@@ -42,7 +42,7 @@ def convnext_ddpm(spec: Spec, *, data: Part, budget: str = "10m", size: str = "a
         backbone=made.backbone,
         conditions=conditions,
         training=made.training,
-        sampler=Sampling(kind="dpmpp_2m", steps=20, grid=Part(kind="log_snr")),
+        sampler=Sampling(kind="dpmpp_2m", steps=12, grid=Part(kind="log_snr")),
         guidance=(*guidance, Part(kind="threshold")),
         notes=made.notes,
     )
