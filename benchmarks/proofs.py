@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -226,13 +225,8 @@ def mlp(root, budget):
 
 
 def score(root, budget, data):
-    """S4: score SDE without labels; distance, class entropy, noise left on the background.
-
-    Without data, on the embedded digits of 8 x 8, enlarged to 16 x 16.
-    """
-    side = 14 if data else 16
-    data = data or str(resources.files("steerable") / "data" / "digits.npz")
-    settings = ["conditions={}", "guidance=[]", f"data.size=[{side}, {side}]"]
+    """S4: score SDE without labels; distance, class entropy, noise left on the background."""
+    settings = ["conditions={}", "guidance=[]", "data.size=[14, 14]"]
     model, splits = trained(data, root / "s4", preset="score-sde", budget=budget, settings=settings)
     judge = judge_for(splits)
     real = splits.held_out.x
@@ -315,7 +309,7 @@ def textures(x, real):
     return {"spectrum": float(between), "colour": float(sum(moved) / 3)}
 
 
-def forest(root, budget, data, seeds, settings=(), steps=12):
+def forest(root, budget, data, seeds, settings, steps):
     """S2 on aerial tiles: texture statistics, black pictures, EMA against raw weights."""
     found = {"seeds": {}}
     for seed in range(seeds):
