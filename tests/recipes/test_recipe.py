@@ -139,13 +139,14 @@ def test_what_a_budget_does_not_pay_for_is_noted_and_with_enough_of_it_nothing_i
     assert len(long.notes) < len(short.notes)
 
 
-@pytest.mark.parametrize("budget, prior", [("5m", "cosine"), ("300000000 images", "linear")])
-def test_a_short_run_takes_another_schedule_rate_and_batch_and_says_so(budget, prior):
+@pytest.mark.parametrize("budget, curve", [("5m", "cosine"), ("300000000 images", "linear")])
+def test_a_short_run_takes_another_schedule_rate_and_batch_and_says_so(budget, curve):
     spec = Spec("x", (3, 16, 16), {}, std=0.5)
     options = {"data": Part(kind="digits"), "budget": budget, "size": "s"}
-    made = find_preset("unconditional-ddpm")(spec, **options)
-    assert made.process.options["schedule"] == prior
-    assert ("schedule linear -> cosine" in made.notes) == (prior == "cosine")
+    for name in ("class-ddpm", "convnext-ddpm", "unconditional-ddpm"):
+        made = find_preset(name)(spec, **options)
+        assert made.process.options["schedule"] == curve
+        assert ("schedule linear -> cosine" in made.notes) == (curve == "cosine")
     score = find_preset("score-sde")(spec, **options)
     assert ("lr 0.001 -> 0.003" in score.notes) == (score.training.lr == 3e-3) == (budget == "5m")
 

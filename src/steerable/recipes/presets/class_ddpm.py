@@ -18,6 +18,8 @@ PUBLISHED = Published(
     ema=0.9999,
     dropout=0.1,
     target="noise",
+    schedule="linear",
+    short_iterations=10_000,
     sampling="1000 ancestral steps -> 20 of DPM-Solver++; "
     "the published: --sampler ancestral --steps 1000 --grid ddpm",
 )
@@ -39,7 +41,7 @@ def class_ddpm(spec: Spec, *, data: Part, budget: str = "10m", size: str = "auto
     return Recipe(
         preset="class-ddpm",
         data=data,
-        process=Part(kind="ddpm", options={"target": made.target}),
+        process=Part(kind="ddpm", options={"schedule": made.schedule, "target": made.target}),
         backbone=made.backbone,
         conditions=conditions,
         training=made.training,

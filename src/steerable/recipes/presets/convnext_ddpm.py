@@ -15,8 +15,9 @@ PUBLISHED = Published(
     batch=16,
     iterations=100_000,
     lr=1e-4,
-    ema=0.995,
+    ema=0.9995,  # published as 0.995 every tenth iteration
     target="noise",
+    schedule="linear",
     sampling="1000 ancestral steps -> 12 of DPM-Solver++; "
     "the published: --sampler ancestral --steps 1000 --grid ddpm",
 )
@@ -38,7 +39,7 @@ def convnext_ddpm(spec: Spec, *, data: Part, budget: str = "10m", size: str = "a
     return Recipe(
         preset="convnext-ddpm",
         data=data,
-        process=Part(kind="ddpm", options={"target": made.target}),
+        process=Part(kind="ddpm", options={"schedule": made.schedule, "target": made.target}),
         backbone=made.backbone,
         conditions=conditions,
         training=made.training,

@@ -20,7 +20,7 @@ PUBLISHED = Published(
     target="noise",
     schedule="linear",
     short_iterations=10_000,
-    sampling="1000 ancestral steps -> 20 of DPM-Solver++; "
+    sampling="1000 ancestral steps -> 30 of DPM-Solver++ (2M, SDE); "
     "the published: --sampler ancestral --steps 1000 --grid ddpm",
 )
 
@@ -45,7 +45,7 @@ def unconditional_ddpm(
         process=Part(kind="ddpm", options={"schedule": made.schedule, "target": made.target}),
         backbone=made.backbone,
         training=made.training,
-        sampler=Sampling(kind="dpmpp_2m", steps=20, grid=Part(kind="log_snr")),
+        sampler=Sampling(kind="dpmpp_2m_sde", steps=30, grid=Part(kind="log_snr")),
         guidance=(Part(kind="threshold"),),
         notes=made.notes,
     )
