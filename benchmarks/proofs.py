@@ -309,7 +309,7 @@ def textures(x, real):
     return {"spectrum": float(between), "colour": float(sum(moved) / 3)}
 
 
-def forest(root, budget, data, seeds, settings, steps):
+def forest(root, budget, data, seeds, settings, **solver):
     """S2 on aerial tiles: texture statistics, black pictures, EMA against raw weights."""
     found = {"seeds": {}}
     for seed in range(seeds):
@@ -323,11 +323,11 @@ def forest(root, budget, data, seeds, settings, steps):
         first = pairs[0][0]
         found |= {"n": n, "real_to_real": mean_of([textures(b, a) for a, b in pairs])}
         wishes = [Wish({}, SEED + i) for i in range(n)]
-        x = drawn(model, wishes, steps=steps)
+        x = drawn(model, wishes, **solver)
         latest, _ = checkpoint.newest(run)
         averaged = {k: v.clone() for k, v in model.denoiser.state_dict().items()}
         fit(model.denoiser, latest.parts["model"], "raw weights")
-        raw = drawn(model, wishes, steps=steps)
+        raw = drawn(model, wishes, **solver)
         fit(model.denoiser, averaged, "averaged weights")
         found["seeds"][seed] = {
             "ema": mean_of([textures(x, a) for a, _ in pairs]),
@@ -341,7 +341,7 @@ def forest(root, budget, data, seeds, settings, steps):
     return found
 
 
-def unconditional(root, budget):
+def unconditional(root, budget, **solver):
     """S20 on drawn shapes: the prior passes the checks of S1 without labels; three nulls fail."""
     model, splits = trained(
         "shapes",
@@ -353,7 +353,7 @@ def unconditional(root, budget):
     )
     judge, n = judge_for(splits), 500
     real = splits.held_out.x[:n]
-    x = drawn(model, [Wish({}, SEED + i) for i in range(n)])
+    x = drawn(model, [Wish({}, SEED + i) for i in range(n)], **solver)
     one = splits.train.x[:1].expand(n, -1, -1, -1).double()
     noise = Noise(torch.arange(n)).normal(torch.zeros_like(one))
     collapsed = (one + 4 * noise).clamp(0, 255).to(torch.uint8)
@@ -481,15 +481,22 @@ def reports(root, budget):
     return found
 
 
+def asked(options):
+    """How to draw, if not as the model's own recipe says."""
+    return {"sampler": options.sampler or None, "steps": options.steps or None}
+
+
 PROOFS = {
     "class": lambda o: class_conditional(o.root, o.budget or "100000 images"),
     "mlp": lambda o: mlp(o.root, o.budget or "400000 images"),
     "score": lambda o: score(o.root, o.budget or "200000 images", o.data),
     "binding": lambda o: binding(o.root, o.budget or "200000 images"),
-    "forest": lambda o: forest(o.root, o.budget or "20000 images", o.data, o.seeds, o.set, o.steps),
+    "forest": lambda o: forest(
+        o.root, o.budget or "20000 images", o.data, o.seeds, o.set, **asked(o)
+    ),
     "regularised": lambda o: regularised(o.root, o.budget or "60000 images", o.seeds),
     "reports": lambda o: reports(o.root, o.budget),
-    "unconditional": lambda o: unconditional(o.root, o.budget or "60000 images"),
+    "unconditional": lambda o: unconditional(o.root, o.budget or "60000 images", **asked(o)),
 }
 
 
@@ -500,7 +507,8 @@ def main() -> None:
     parser.add_argument("--budget", default="")
     parser.add_argument("--data", default="")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=12, help="of the sampler, for forest")
+    parser.add_argument("--sampler", default="", help="for forest and unconditional")
+    parser.add_argument("--steps", type=int, default=0, help="of it, or of the recipe's own")
     parser.add_argument("--set", action="append", default=[], help="path=value, for forest")
     options = parser.parse_args()
     options.root.mkdir(parents=True, exist_ok=True)
