@@ -154,7 +154,7 @@ def class_conditional(root, budget):
     model, splits = trained("shapes", root / "s1", settings=shapes, **options)
     judge = judge_for(splits)
     found = {"trained": classes(model, splits, judge, 500, root / "s1.png")}
-    for weight in (1.0, 1.5, 3.0, 5.0):
+    for weight in (0.0, 0.5, 1.0, 1.5, 3.0, 5.0):
         part = classes(model, splits, judge, 500, root / f"s1-w{weight}.png", guidance=weight)
         found[f"guidance {weight}"] = part
     options["budget"] = CONTROL  # longer training cannot teach labels that say nothing
