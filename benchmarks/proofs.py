@@ -166,6 +166,23 @@ def class_conditional(root, budget):
     return found
 
 
+def fast(root, budget):
+    """S15 on the model of S1, without guidance: 20 calls against all 1000 ancestral steps."""
+    options = {"preset": "class-ddpm", "budget": budget, "size": "xs"}
+    model, splits = trained("shapes", root / "s1", settings=["data.size=16"], **options)
+    judge, n = judge_for(splits), 500
+    features = judge.look(splits.held_out.x[:n])[0]
+    wanted = [Wish({"label": model.labels[i % 10]}, SEED + i) for i in range(n)]
+    found = {"n": n, "real": frechet(judge.look(splits.train.x[:n])[0], features)}
+    ways = [(kind, 20, None) for kind in ("dpmpp_2m", "dpmpp_2m_sde", "ddim", "ancestral")]
+    for kind, steps, grid in (*ways, ("ancestral", 1000, "ddpm")):
+        options = {"sampler": kind, "steps": steps, "grid_kind": grid, "guidance": 1.0}
+        *_, last = sample(model, steered(model.recipe, **options), wanted)
+        distance = frechet(judge.look(last.sample.x)[0], features)
+        found[f"{kind} {steps}"] = {"frechet": distance, "calls": last.sample.calls}
+    return found
+
+
 def varied(x):
     """Mean over the pixels of their standard deviation."""
     return x.double().std(0).mean()
@@ -488,6 +505,7 @@ def asked(options):
 
 PROOFS = {
     "class": lambda o: class_conditional(o.root, o.budget or "100000 images"),
+    "fast": lambda o: fast(o.root, o.budget or "100000 images"),
     "mlp": lambda o: mlp(o.root, o.budget or "400000 images"),
     "score": lambda o: score(o.root, o.budget or "200000 images", o.data),
     "binding": lambda o: binding(o.root, o.budget or "200000 images"),
