@@ -268,6 +268,7 @@ def test_a_run_folder_among_the_pictures_is_refused(tmp_path, monkeypatch, capsy
     assert sorted(p.name for p in (tmp_path / "pets").iterdir()) == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_one_class_trains_with_a_warning(tmp_path):
     (tmp_path / "one" / "only").mkdir(parents=True)
     for i in range(40):
@@ -302,6 +303,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number):
     assert not (path / "lease.json").exists()
 
 
+@pytest.mark.slow
 def test_two_trainers_on_one_run(tmp_path):
     path = tmp_path / "run"
     words = ["train", "digits", "--run", path, "--budget", "20000 iterations", *TINY]

@@ -32,6 +32,7 @@ main(["train", "digits", "--run", sys.argv[1], "--set", "training.batch=60000"])
 """
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_one_line_with_a_setting_that_helps(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path / "run")],
