@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from steerable.jobs.inside import look
 from steerable.jobs.interpolate import interpolated
 from steerable.jobs.likelihood import likelihood
 from steerable.jobs.model import Model
-from steerable.jobs.planned import prepared, recipe, with_own_settings
-from steerable.jobs.prepare import prepare
+from steerable.jobs.planned import Choices, recipe, with_own_settings
+from steerable.jobs.planned import prepared as _prepared
+from steerable.jobs.prepare import Prepared, prepare
 from steerable.jobs.report import FOLDER
 from steerable.jobs.sample import Sample, steered
 from steerable.jobs.sample import sample as _sample
@@ -63,13 +64,53 @@ def train(recipe: Recipe, run: str | Path) -> Iterator[Iteration]:
     yield from _train(prepare(recipe, run))
 
 
-def load(path: str | Path, *, device: str = "cpu", allow_code: str = "") -> Model:
+def prepared(
+    data: str | None,
+    run: str | Path,
+    *,
+    preset: str | None = None,
+    budget: str | None = None,
+    size: str | None = None,
+    settings: Sequence[str] = (),
+    config: str | Path | None = None,
+    allow_code: str | Collection[str] = (),
+) -> Prepared:
+    """Everything for a training run, with its plan; nothing is written yet.
+
+    A run folder that exists already gives the recipe: only the budget and `settings` are changed.
+
+    Args:
+        data: A folder, a file, or a built-in data set; optional with `config`.
+        run: The run folder.
+        preset: Name of a preset, `flow` by default.
+        budget: How long, `10m` by default.
+        size: Size of the network, `auto` by default.
+        settings: `path=value` changes.
+        config: A recipe file to start from.
+        allow_code: Modules of your own whose parts the recipe of a run folder may name, beside
+            those that `settings` and `config` name.
+
+    Raises:
+        UserError: What is wrong with the data, a setting or the folder.
+    """
+    choices = Choices(
+        preset=preset,
+        budget=budget,
+        size=size,
+        settings=settings,
+        config=config,
+        allow_code=allow_code,
+    )
+    return _prepared(data, run, choices)
+
+
+def load(path: str | Path, *, device: str = "cpu", allow_code: str | Collection[str] = ()) -> Model:
     """Load a model from a run folder or a model file, which needs no constructor.
 
     Args:
         path: Run folder or model file.
         device: Where the network is put.
-        allow_code: Module of your own whose parts the file may name.
+        allow_code: Module or modules of your own whose parts the file may name.
 
     Raises:
         UserError: E-CONFIG if there is none, E-CKPT-* if it cannot be trusted or does not fit.

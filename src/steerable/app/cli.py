@@ -56,7 +56,6 @@ def _out_of_memory(error: BaseException) -> bool:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with a documented exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    sys.path.append("")  # so that my_lab:Spiral may lie in the current folder
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:

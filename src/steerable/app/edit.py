@@ -100,7 +100,7 @@ def edit(
     how: Guiding | None = None,
     out: Path | None = None,
     replay: Path | None = None,
-    allow_code: AllowCode = "",
+    allow_code: AllowCode = None,
     json: Json = False,
 ) -> int:
     """Repaint, translate, upscale or colourise pictures; what is asked for may be combined.
@@ -116,7 +116,7 @@ def edit(
     from steerable.jobs import edit as job
 
     what, how = what or What(), how or Guiding()
-    model = api.load(run, allow_code=allow_code)
+    model = api.load(run, allow_code=allow_code or ())
     if replay is not None:
         return _replay(replay, model, what, place(out, run, "replay"), as_json=json)
     wanted = what.wanted()

@@ -18,7 +18,7 @@ def encode(
     sampler: str | None = None,
     grid: Grid = None,
     out: Path | None = None,
-    allow_code: AllowCode = "",
+    allow_code: AllowCode = None,
     json: Json = False,
 ) -> int:
     """Walk pictures up to their noise and back, and say how much is lost.
@@ -37,7 +37,7 @@ def encode(
 
     walk = walk or Walk()
     job.check_count(len(pictures))
-    model = api.load(run, allow_code=allow_code)
+    model = api.load(run, allow_code=allow_code or ())
     recipe = api.walking(
         model.recipe, guidance=walk.guidance, steps=walk.steps, sampler=sampler, grid_kind=grid
     )

@@ -35,7 +35,7 @@ def evaluate(
     fail_under: Words = None,
     fail_over: Words = None,
     seed: Whole = 1_000_000,
-    allow_code: AllowCode = "",
+    allow_code: AllowCode = None,
     json: Json = False,
 ) -> int:
     """Measure whether it listens: does it obey, look real, vary, copy; where is it weak?
@@ -75,7 +75,7 @@ def evaluate(
     _known([name for name, _, _ in gates])
     weights = "" if reference_fid == "auto" else reference_fid
     effort = Effort(n, seed, _seconds(budget), extractor, weights)
-    model = api.load(run, allow_code=allow_code)
+    model = api.load(run, allow_code=allow_code or ())
     if model.recipe.classifies and how != Sampling():
         got = "a classifier, which samples nothing"
         raise UserError("E-CONFIG", where="sampling settings", got=got, do="leave them out")

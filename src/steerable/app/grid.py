@@ -34,7 +34,7 @@ def grid(
     guidance: float | None = None,
     refine: bool = True,
     dry_run: Flag = False,
-    allow_code: AllowCode = "",
+    allow_code: AllowCode = None,
     json: Json = False,
 ) -> int:
     """Fit the time grid to the model, and write it into the model file.
@@ -57,7 +57,7 @@ def grid(
     from steerable.jobs.sample import steered
 
     counts = counts_of(steps)
-    model = api.load(run, allow_code=allow_code)
+    model = api.load(run, allow_code=allow_code or ())
     recipe = steered(model.recipe, guidance=guidance, sampler=sampler)
     tables = job.tables_for(model, recipe, counts, refine=refine)
     rows = job.compared(model, recipe, tables)

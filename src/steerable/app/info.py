@@ -8,13 +8,13 @@ from .options import AllowCode, Json, Run
 __all__ = ["info"]
 
 
-def info(run: Run, /, *, allow_code: AllowCode = "", json: Json = False) -> int:
+def info(run: Run, /, *, allow_code: AllowCode = None, json: Json = False) -> int:
     """Show what a model file knows of itself: classes, shape, recipe, training, versions."""
     import yaml
 
     from steerable import api
 
-    model = api.load(run, allow_code=allow_code)
+    model = api.load(run, allow_code=allow_code or ())
     parameters = sum(p.numel() for p in model.network.parameters())
     about = {"file": str(model.path), "parameters": parameters, **dict(model.about)}
     text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True, default_flow_style=None)

@@ -19,7 +19,7 @@ def interpolate(
     count: Whole = 9,
     walk: Walk | None = None,
     out: Path | None = None,
-    allow_code: AllowCode = "",
+    allow_code: AllowCode = None,
     json: Json = False,
 ) -> int:
     """Go from one picture to another through their noise.
@@ -40,7 +40,7 @@ def interpolate(
     from steerable.jobs.interpolate import write
 
     walk = walk or Walk()
-    model = api.load(run, allow_code=allow_code)
+    model = api.load(run, allow_code=allow_code or ())
     recipe = api.walking(model.recipe, guidance=walk.guidance, steps=walk.steps)
     cond = told(walk.label, walk.cond)
     first, last = (picture_of(path, model.spec) for path in (a, b))

@@ -21,7 +21,7 @@ def likelihood(
     probes: Whole = 1,
     tolerance: float = 1e-5,
     conditional: bool = True,
-    allow_code: AllowCode = "",
+    allow_code: AllowCode = None,
     json: Json = False,
 ) -> int:
     """Measure bits per dimension of held-out pictures.
@@ -42,7 +42,7 @@ def likelihood(
     from steerable import api
     from steerable.jobs.likelihood import integral_for
 
-    model = api.load(run, allow_code=allow_code)
+    model = api.load(run, allow_code=allow_code or ())
     how = integral_for(model.spec, trace, probes=probes, tolerance=tolerance)
     bar, start, r = Bar(), time.monotonic(), None
     for progress in api.likelihood(model, data, n=n, integral=how, conditional=conditional):

@@ -22,7 +22,7 @@ def look(
     seed: Whole = 0,
     n: Count = 200,
     out: Path | None = None,
-    allow_code: AllowCode = "",
+    allow_code: AllowCode = None,
     json: Json = False,
 ) -> int:
     """Look inside a model: its tables, attention maps, schedule, and loss by noise level.
@@ -45,7 +45,7 @@ def look(
     from steerable.jobs.wish import parsed
 
     require()
-    model = api.load(run, allow_code=allow_code)
+    model = api.load(run, allow_code=allow_code or ())
     bar, start, found = Bar(), time.monotonic(), None
     told = parsed(cond or [])
     for progress in api.look(model, data, label=label, cond=told, seed=seed, items=n):

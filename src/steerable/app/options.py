@@ -36,13 +36,13 @@ Words = Annotated[list[str] | None, Parameter(negative=())]
 
 REAL = "Real pictures: a folder, a file or a built-in set; the data of the run by default."
 OTHER = "Another condition as NAME=VALUE: a class name, numbers or words; may be repeated."
-CODE = "Module of your own whose parts the model file may name."
+CODE = "Module of your own whose parts a model file or run may name; may be repeated."
 
 Run = Annotated[str, Parameter(help="A run folder or a model file.")]
 Data = Annotated[str | None, Parameter(help=REAL)]
 Cond = Annotated[Words, Parameter(help=OTHER)]
 Grid = Annotated[str | None, Parameter(help="Kind of time grid; see steerable parts grids.")]
-AllowCode = Annotated[str, Parameter(help=CODE)]
+AllowCode = Annotated[Words, Parameter(help=CODE)]
 Json = Annotated[Flag, Parameter(help="Print the result as one JSON object.")]
 
 

@@ -29,7 +29,7 @@ def sample(
     seed: Whole = 0,
     out: Path | None = None,
     film: Flag = False,
-    allow_code: AllowCode = "",
+    allow_code: AllowCode = None,
     json: Json = False,
 ) -> int:
     """Make pictures of the classes asked for.
@@ -52,7 +52,7 @@ def sample(
     from steerable.jobs.steering import with_classifier
 
     how = how or Guiding()
-    model = api.load(run, allow_code=allow_code)
+    model = api.load(run, allow_code=allow_code or ())
     own = with_classifier(model, how.classifier, how.classifier_scale)
     recipe = job.steered(own, **how.sampling.chosen(), settings=how.set_ or ())
     say_alias(how.sampling.sampler)

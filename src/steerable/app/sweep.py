@@ -56,7 +56,7 @@ def sweep(
     seed: Whole = 2_000_000,
     out: Path | None = None,
     keep: Flag = False,
-    allow_code: AllowCode = "",
+    allow_code: AllowCode = None,
     json: Json = False,
 ) -> int:
     """Try sampling settings: a grid of pictures, curves of accuracy, spread and distance, the best.
@@ -88,7 +88,7 @@ def sweep(
     from steerable.jobs.data import splits_for
 
     settings = _listed(guidance, interval, steps, sampler)
-    model = api.load(run, allow_code=allow_code)
+    model = api.load(run, allow_code=allow_code or ())
     where = place(out, run, "sweep")
     tried = _watched(job.sweep(model, splits_for(model, data), settings, n=n, seed=seed))
     files = job.write(where, model, tried)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from .console import Bar, Stop, duration, result
-from .options import Flag, Json, Whole, Words
+from .options import AllowCode, Flag, Json, Whole, Words
 
 if TYPE_CHECKING:
     from steerable.jobs.prepare import Prepared
@@ -31,6 +31,7 @@ def train(
     set_: Annotated[Words, Parameter(name="--set")] = None,
     dry_run: Flag = False,
     board: Flag = False,
+    allow_code: AllowCode = None,
     json: Json = False,
 ) -> int:
     """Train a model on labelled pictures. The same command again resumes.
@@ -68,7 +69,14 @@ def train(
     where = run or Path("runs") / (Path(data).name if data else "run")
     with Stop() as stop:
         job = api.prepared(
-            data, where, preset=preset, budget=budget, size=size, settings=settings, config=config
+            data,
+            where,
+            preset=preset,
+            budget=budget,
+            size=size,
+            settings=settings,
+            config=config,
+            allow_code=allow_code or (),
         )
         bar = Bar()
         for line in plan_lines(job):
@@ -161,7 +169,7 @@ def run_training(job: Prepared, bar: Bar, stop: Stop, *, board: bool = False) ->
     from steerable.jobs.train import train as iterations
     from steerable.jobs.watch import troubles_of
 
-    log, steps = Run(job.run), iterations(job)
+    log, steps = Run(job.run, job.recipe.trusted), iterations(job)
     step: Iteration | None = None
     shown: Board | None = None
     known: dict[str, Any] = {}

@@ -48,7 +48,7 @@ def splits_for(model: Model, data: str | None) -> Splits:
     Raises:
         UserError: E-EVAL when the model file does not say where its pictures are, else E-DATA.
     """
-    beside = Run(model.path.parent).recipe()
+    beside = Run(model.path.parent, model.recipe.trusted).recipe()
     own = beside.data if beside is not None else model.recipe.data
     if data is None and beside is None and "path" in own.options:
         do = "--data FOLDER"
@@ -65,7 +65,7 @@ def own_splits(model: Model, splits: Splits, given: bool) -> Splits | None:
         splits: The data of an evaluation.
         given: Whether that was named by the user; it may be the model's own data all the same.
     """
-    run = Run(model.path.parent)
+    run = Run(model.path.parent, model.recipe.trusted)
     if not given or (
         run.recipe() is not None
         and run.data_report().get("fingerprint", {}).get("train") == fingerprint(splits.train)

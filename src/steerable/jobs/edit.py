@@ -139,14 +139,15 @@ def planned(model: Model, wanted: Edit, **chosen: Any) -> Recipe:
             usual["sampler"] = "ancestral" if method == "repaint" else NOISY
     chosen = {**usual, **chosen}
     grid = chosen.pop("grid_kind", None) if method == "repaint" else None
-    tree = steered(own, **chosen).plain()
+    steer = steered(own, **chosen)
+    tree = steer.plain()
     if translates and chosen.get("guidance") == 1.0:
         tree["guidance"] = []  # a threshold too would not be the ODE of any data
     tree["sampler"]["strength"] = wanted.strength
     if method == "repaint":
         _back_and_forth(tree["sampler"], grid)
     _add_parts(tree, wanted, method)
-    made = checked(tree).with_set(settings)
+    made = checked(tree, steer.origin.naming(grid)).with_set(settings)
     if made.sampler.strength != wanted.strength:
         takes = "the strength of the edit"
         raise UserError("E-CONFIG", where="--set sampler.strength", got="another", takes=takes)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from steerable.core.errors import UserError
+from steerable.recipes.origin import artefact
 from steerable.recipes.recipe import checked
 
 from . import durable
@@ -155,7 +156,8 @@ def replayed(
         batch, place = int(record["batch"]), int(record["place"])
         wanted = Edit(**asked, **given, cond=cond, seed=settings["seed"] - place)
         parts = {k: settings[k] for k in ("sampler", "guidance", "constraints", "operator")}
-        recipe = checked({**model.recipe.plain(), **parts})
+        tree = {**model.recipe.plain(), **parts}
+        recipe = checked(tree, artefact(path.name, model.recipe.trusted))
         missing = [name for name in given if record.get(name) and given[name] is None]
     except (KeyError, TypeError, AttributeError) as error:
         got = f"settings that are not complete: {error}"

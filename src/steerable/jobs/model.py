@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
-from collections.abc import Mapping
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import steerable
 from steerable.core.denoise import Denoiser
@@ -18,6 +22,7 @@ from steerable.core.errors import UserError
 from steerable.core.types import Spec
 from steerable.recipes import store
 from steerable.recipes.assembly import Network, network
+from steerable.recipes.origin import artefact
 from steerable.recipes.recipe import Recipe, checked
 
 __all__ = ["Model", "find_model", "pack_model", "spec_of", "versions"]
@@ -41,12 +46,43 @@ def _spec_plain(spec: Spec) -> dict[str, Any]:
     return {"name": spec.name, "shape": list(spec.shape), **named, **facts}
 
 
-def spec_of(plain: Mapping[str, Any]) -> Spec:
-    """A data spec from its plain form."""
-    named = {key: {k: tuple(v) for k, v in plain.get(key, {}).items()} for key in _NAMES}
-    shape = tuple(int(n) for n in plain["shape"])
-    flip, std = bool(plain["flip"]), float(plain["std"])
-    return Spec(str(plain["name"]), shape, **named, std=std, flip=flip)
+MAX_SIDE, MAX_NUMBERS, MAX_NAMES = 65_536, 2**26, 200_000  # of an item, and names of values
+
+
+def spec_of(plain: Any) -> Spec:
+    """A data spec from its plain form, which may be anybody's.
+
+    Raises:
+        ValueError: If it is not what `pack_model` writes.
+    """
+
+    def refuse(what: str, got: Any) -> ValueError:
+        return ValueError(f"spec: {what} is {str(got)[:80]}")
+
+    if not isinstance(plain, Mapping):
+        raise refuse("it", type(plain).__name__)
+    shape, std, flip = plain.get("shape"), plain.get("std"), plain.get("flip")
+    sizes = shape if isinstance(shape, list) and 1 < len(shape) < 5 else [None]
+    if not all(type(n) is int and 0 < n <= MAX_SIDE for n in sizes):
+        raise refuse("shape", shape)
+    if math.prod(sizes) > MAX_NUMBERS:
+        raise refuse("shape", shape)
+    if type(std) not in (int, float) or not 0 < std < math.inf:
+        raise refuse("std", std)
+    if type(flip) is not bool or not isinstance(plain.get("name"), str):
+        raise refuse("flip or name", (flip, plain.get("name")))
+    named: dict[str, dict[str, tuple[str, ...]]] = {}
+    for key in _NAMES:
+        table = plain.get(key, {})
+        if not isinstance(table, Mapping) or len(table) > 64:
+            raise refuse(key, table)
+        for name, values in table.items():
+            if not isinstance(values, list) or not 0 < len(values) <= MAX_NAMES:
+                raise refuse(f"{key}.{name}", values)
+            if not all(isinstance(value, str) for value in values):
+                raise refuse(f"{key}.{name}", values)
+        named[key] = {name: tuple(values) for name, values in table.items()}
+    return Spec(plain["name"], tuple(sizes), **named, std=float(std), flip=flip)
 
 
 def pack_model(
@@ -113,13 +149,15 @@ class Model:
     path: Path
 
     @staticmethod
-    def load(path: str | Path, *, device: str = "cpu", allow_code: str = "") -> Model:
+    def load(
+        path: str | Path, *, device: str = "cpu", allow_code: str | Collection[str] = ()
+    ) -> Model:
         """Load a run folder or a model file.
 
         Args:
             path: Run folder or model file.
             device: Where the network is put.
-            allow_code: Module whose parts a model file may name; none by default.
+            allow_code: Module or modules whose parts the file may name; none by default.
 
         Raises:
             UserError: E-CONFIG if there is no such file, E-CKPT-* if it is damaged, newer, foreign
@@ -127,14 +165,8 @@ class Model:
         """
         file = find_model(path)
         tensors, about = store.open_model(file)
-        _refuse_code(about.get("recipe"), allow_code, file.name)
-        try:
-            recipe, spec = checked(about["recipe"]), spec_of(about["spec"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:  # UserError is one
-            got = f"no recipe that can be built ({' '.join(str(error).split())})"
-            raise UserError("E-CKPT-ARCH", where=file.name, got=got) from error
-        net = network(recipe, spec)
-        fit(net, tensors, file.name)
+        recipe, spec = read_about(about, file.name, allow_code)
+        net = built(recipe, spec, tensors, file.name)
         about = {**about, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
         return Model(net.to(device).eval(), recipe, spec, about, file)
 
@@ -163,19 +195,91 @@ class Model:
         return self.spec.labels.get("label", ())
 
 
-def _refuse_code(tree: Any, allow_code: str, where: str) -> None:
-    """Refuse a kind that names a module anywhere in a recipe, before anything is looked up."""
-    if isinstance(tree, Mapping):
-        kind = str(tree.get("kind", ""))
-        module, colon, _ = kind.partition(":")
-        if colon and module != allow_code:
-            do = f"if you trust it: --allow-code {module}"
-            got = f"names code: {kind}"
-            raise UserError("E-CKPT-PICKLE", where=where, got=got, takes="built-in kinds", do=do)
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for inner in tree:
-            _refuse_code(inner, allow_code, where)
+def read_about(
+    about: Mapping[str, Any], where: str, allow_code: str | Collection[str] = ()
+) -> tuple[Recipe, Spec]:
+    """Recipe and data spec of a model file, which may be anybody's.
+
+    Raises:
+        UserError: E-CKPT-PICKLE if it names code that is not allowed, E-CKPT-ARCH if it is not what
+            a model file holds.
+    """
+    try:
+        return checked(about["recipe"], artefact(where, allow_code)), spec_of(about["spec"])
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        if isinstance(error, UserError) and error.code == "E-CKPT-PICKLE":
+            raise
+        got = f"no recipe that can be built ({' '.join(str(error).split())})"
+        raise UserError("E-CKPT-ARCH", where=where, got=got) from error
+
+
+def built(recipe: Recipe, spec: Spec, tensors: Mapping[str, Tensor], where: str) -> Network:
+    """The network of a file with its weights; it takes no more memory than the weights say.
+
+    It is built without memory first, and only if its names and shapes are those of the weights for
+    real: a small file must not ask for a large network.
+
+    Raises:
+        UserError: E-CKPT-ARCH if it cannot be built or the weights are not those of its recipe.
+    """
+    try:
+        with _at_most(len(tensors), where):
+            outline = network(recipe, spec, outline=True)
+        _compare(outline.state_dict(), tensors, where)
+        net = network(recipe, spec)
+    except MemoryError:
+        raise
+    except Exception as error:  # what a forged recipe makes of a network may fail in any way
+        if isinstance(error, UserError) and error.code.startswith("E-CKPT"):
+            raise
+        got = f"a recipe whose network cannot be built ({' '.join(str(error).split())[:200]})"
+        raise UserError("E-CKPT-ARCH", where=where, got=got) from error
+    fit(net, tensors, where)
+    return net
+
+
+@contextmanager
+def _at_most(count: int, where: str) -> Iterator[None]:
+    """Refuse a network of more parameters than there are tensors, as soon as it has one more.
+
+    Raises:
+        UserError: E-CKPT-ARCH.
+    """
+    made, owner = 0, threading.get_ident()
+
+    def counted(*_: object) -> None:
+        nonlocal made
+        if threading.get_ident() != owner:
+            return
+        made += 1
+        if made > 2 * count + 1000:  # some are made and replaced
+            got = f"a recipe of more than {made - 1} parameter tensors for {count} in the file"
+            raise UserError("E-CKPT-ARCH", where=where, got=got, takes="the weights of its recipe")
+
+    hook = register_module_parameter_registration_hook(counted)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _compare(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse tensors whose names, shapes and dtypes are not the wanted ones.
+
+    Raises:
+        UserError: E-CKPT-ARCH with the first five differences.
+    """
+    faults = [f"missing {name}" for name in wanted if name not in tensors]
+    faults += [f"unknown {name}" for name in tensors if name not in wanted]
+    for name, value in wanted.items():
+        given = tensors.get(name)
+        if given is not None and given.shape != value.shape:
+            faults.append(f"{name}: {tuple(given.shape)} instead of {tuple(value.shape)}")
+        elif given is not None and given.dtype != value.dtype:
+            faults.append(f"{name}: {given.dtype} instead of {value.dtype}")
+    if faults:
+        got = "; ".join(faults[:5])
+        raise UserError("E-CKPT-ARCH", where=where, got=got, takes="the weights of its recipe")
 
 
 def fit(net: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -184,14 +288,5 @@ def fit(net: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None
     Raises:
         UserError: E-CKPT-ARCH with the first five differences.
     """
-    wanted = net.state_dict()
-    faults = [f"missing {name}" for name in wanted if name not in tensors]
-    faults += [f"unknown {name}" for name in tensors if name not in wanted]
-    for name, value in wanted.items():
-        given = tensors.get(name)
-        if given is not None and (given.shape != value.shape or given.dtype != value.dtype):
-            faults.append(f"{name}: {tuple(given.shape)} instead of {tuple(value.shape)}")
-    if faults:
-        got = "; ".join(faults[:5])
-        raise UserError("E-CKPT-ARCH", where=where, got=got, takes="the weights of its recipe")
+    _compare(net.state_dict(), tensors, where)
     net.load_state_dict(dict(tensors))

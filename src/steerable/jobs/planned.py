@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from steerable.core.errors import UserError
 from steerable.core.types import Spec
+from steerable.recipes.origin import OWN, artefact
 from steerable.recipes.part import Part, build, find
 from steerable.recipes.presets import find_preset
 from steerable.recipes.recipe import Recipe, checked, from_yaml
@@ -16,7 +18,7 @@ from .data import data_part, part_again
 from .prepare import Prepared, prepare
 from .run import Run
 
-__all__ = ["prepared", "recipe", "with_own_settings"]
+__all__ = ["Choices", "prepared", "recipe", "with_own_settings"]
 
 
 def recipe(
@@ -56,24 +58,37 @@ def with_own_settings(data: str, settings: Sequence[str]) -> tuple[Part, list[st
 def _recipe(
     part: Part, spec: Spec, preset: str, budget: str, size: str, settings: Sequence[str]
 ) -> Recipe:
-    made = checked(find_preset(preset)(spec, data=part, budget=budget, size=size).plain())
+    made = checked(find_preset(preset)(spec, data=part, budget=budget, size=size).plain(), OWN)
     kind = made.with_set(settings).backbone.kind
     if kind != made.backbone.kind:  # another network has another meaning of the size
         options = find(made.room, kind).sized(spec.shape, size_of("s" if size == "auto" else size))
-        made = checked({**made.plain(), "backbone": {"kind": kind, **options}})
+        made = checked({**made.plain(), "backbone": {"kind": kind, **options}}, OWN)
     return made.with_set(settings)
 
 
-def prepared(
-    data: str | None,
-    run: str | Path,
-    *,
-    preset: str | None = None,
-    budget: str | None = None,
-    size: str | None = None,
-    settings: Sequence[str] = (),
-    config: str | Path | None = None,
-) -> Prepared:
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What a user chooses of a training run.
+
+    Attributes:
+        preset: Name of a preset, `flow` by default.
+        budget: How long, `10m` by default.
+        size: Size of the network, `auto` by default.
+        settings: `path=value` changes.
+        config: A recipe file to start from.
+        allow_code: Modules of your own whose parts the recipe of a run folder may name, beside
+            those that `settings` and `config` name.
+    """
+
+    preset: str | None = None
+    budget: str | None = None
+    size: str | None = None
+    settings: Sequence[str] = ()
+    config: str | Path | None = None
+    allow_code: str | Collection[str] = ()
+
+
+def prepared(data: str | None, run: str | Path, choices: Choices) -> Prepared:
     """Everything for a training run, with its plan; nothing is written yet.
 
     A run folder that exists already gives the recipe: only the budget and `settings` are changed.
@@ -81,20 +96,23 @@ def prepared(
     Args:
         data: A folder, a file, or a built-in data set; optional with `config`.
         run: The run folder.
-        preset: Name of a preset, `flow` by default.
-        budget: How long, `10m` by default.
-        size: Size of the network, `auto` by default.
-        settings: `path=value` changes.
-        config: A recipe file to start from.
+        choices: Preset, budget, size and settings.
 
     Raises:
         UserError: What is wrong with the data, a setting or the folder.
     """
-    old = Run(Path(run)).recipe()
+    preset, budget, size = choices.preset, choices.budget, choices.size
+    settings, config = choices.settings, choices.config
+    origin = artefact("", choices.allow_code).naming(*settings)
+    assert origin.modules is not None
+    given = from_yaml(Path(config), OWN) if config else None
+    modules = origin.modules | (given.code if given else frozenset())
+    old = Run(Path(run), modules).recipe()
     if config is not None and (preset is not None or size is not None):
         got = "a recipe file with a preset or a size"
         raise UserError("E-CONFIG", where="config", got=got, takes="one of them")
-    base = from_yaml(Path(config)) if config else old
+    # From here on the user's own file may name what the folder may: both are the same run.
+    base = checked(given.plain(), artefact(Path(str(config)).name, modules)) if given else old
     if base is None:
         if data is None:
             raise UserError("E-CONFIG", where="data", got="nothing", takes="DATA or a recipe file")

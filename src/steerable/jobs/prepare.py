@@ -70,15 +70,16 @@ def prepare(recipe: Recipe, run: str | Path, *, splits: Splits | None = None) ->
     Raises:
         UserError: What the data, the recipe or the run folder say against it.
     """
-    recipe = _as_compiled_before(recipe, Run(Path(run)).recipe())
+    folder = Run(Path(run), recipe.trusted)
+    recipe = _as_compiled_before(recipe, folder.recipe())
     _outside(Path(run), recipe)
-    resumes = Run(Path(run)).check(recipe)
+    resumes = folder.check(recipe)
     if recipe.training.threads:
         torch.set_num_threads(recipe.training.threads)
     splits = splits or build("data", recipe.data)
     report = data_report(splits)
     if resumes:
-        compare(Run(Path(run)).data_report(), report, str(run))
+        compare(folder.data_report(), report, str(run))
     else:  # a run that was begun goes on as it was
         check_augmentation(recipe.training, splits.train.spec)
     splits = known_to(splits, {*recipe.conditions, recipe.classifies})

@@ -147,12 +147,12 @@ def write(model: Model, recipe: Recipe, tables: Tables) -> Recipe:
     """
     tensors, about = store.open_model(model.path)
     plain = about["recipe"]
-    old = checked(plain).sampler.grid
+    old = checked(plain, model.recipe.origin).sampler.grid
     merged = {**(old.options["tables"] if old.kind == "optimised" else {}), **tables}
     told = {str(steps): merged[steps] for steps in sorted(merged)}
     steps = recipe.sampler.steps if recipe.sampler.steps in merged else max(merged)
     own = {"steps": steps, "grid": {"kind": "optimised", "tables": told}}
     changed = {**plain, "sampler": {**recipe.sampler.flat(), **own}}
-    made = checked(changed)
+    made = checked(changed, recipe.origin)
     durable.write(model.path, store.pack(tensors, {**about, "recipe": changed}))
     return made

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from steerable.core.errors import UserError
+from steerable.recipes.origin import artefact
 from steerable.recipes.recipe import Recipe, from_yaml
 
 from . import durable
@@ -70,14 +71,21 @@ class Run:
 
     Attributes:
         path: The folder.
+        allow_code: Modules of the user's own whose parts its recipe may name.
     """
 
     path: Path
+    allow_code: frozenset[str] = frozenset()
 
     def recipe(self) -> Recipe | None:
-        """The recipe that the folder was made with, if it was made."""
+        """The recipe that the folder was made with, if it was made.
+
+        Raises:
+            UserError: E-CONFIG if it is damaged, E-CKPT-PICKLE if it names code without leave.
+        """
         file = self.path / "recipe.yaml"
-        return from_yaml(file) if file.is_file() else None
+        origin = artefact(f"{self.path.name}/{file.name}", self.allow_code)
+        return from_yaml(file, origin) if file.is_file() else None
 
     def data_report(self) -> dict[str, Any]:
         """The report of the data that the run started with.

@@ -97,7 +97,7 @@ def steered(
         tree["sampler"]["steps"] = steps
     if grid_kind is not None and grid_kind != tree["sampler"]["grid"]["kind"]:
         tree["sampler"]["grid"] = {"kind": grid_kind}
-    changed = checked(tree).with_set(settings)
+    changed = checked(tree, recipe.origin.naming(sampler, grid_kind)).with_set(settings)
     if settings and not conditional:
         check_weighed(changed)
     return changed

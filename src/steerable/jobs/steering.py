@@ -80,23 +80,24 @@ def times_of(net: Denoiser, recipe: Recipe) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(path: str, changed: int, device: str) -> Model:
+def _loaded(path: str, changed: int, device: str, allow_code: frozenset[str]) -> Model:
     """A model, once as long as its file stays as it is."""
-    return Model.load(path, device=device)
+    return Model.load(path, device=device, allow_code=allow_code)
 
 
-def _found(path: str, device: Any) -> Model:
+def _found(path: str, device: Any, recipe: Recipe) -> Model:
+    """Another model, that may name the code which the recipe that asks for it may name."""
     file = find_model(path)
-    return _loaded(str(file), file.stat().st_mtime_ns, str(device))
+    return _loaded(str(file), file.stat().st_mtime_ns, str(device), recipe.trusted)
 
 
-def other(path: str, net: Denoiser, device: Any) -> Model:
-    """Another model that answers about the same x_t as `net`.
+def other(path: str, net: Denoiser, recipe: Recipe) -> Model:
+    """Another model that answers about the same x_t as `net`, asked for by a recipe.
 
     Raises:
         UserError: E-CONFIG if there is none or its process noises otherwise, E-CKPT-*.
     """
-    model = _found(path, device)
+    model = _found(path, next(net.parameters()).device, recipe)
     mine, its = net.process.schedule, model.network.process.schedule
     if mine != its:
         got, takes = f"noised by {its}", f"a model noised by {mine}"
@@ -116,7 +117,7 @@ def _same_shape(where: str, its: Spec, mine: Spec) -> None:
         raise UserError("E-SHAPE", where=where, got=got, takes=takes)
 
 
-def _weaker(path: str, net: Denoiser, spec: Spec) -> Denoiser:
+def _weaker(path: str, net: Denoiser, recipe: Recipe, spec: Spec) -> Denoiser:
     """The network of another model that may be asked the same questions as `net`.
 
     It is not told a condition that it was trained without; the others must mean the same to both.
@@ -125,7 +126,7 @@ def _weaker(path: str, net: Denoiser, spec: Spec) -> Denoiser:
         UserError: E-CONFIG if there is none, it names, is noised otherwise, or has other names than
             the model for the values of the same condition; E-SHAPE for other items; E-CKPT-*.
     """
-    model = other(path, net, next(net.parameters()).device)
+    model = other(path, net, recipe)
     found, where = model.denoiser, Path(path).name
     _same_shape(where, model.spec, spec)
     for name in found.conditions:
@@ -143,7 +144,9 @@ def _told(spec: Spec, name: str) -> str:
     return "".join(found)
 
 
-def _classifier(path: str, net: Denoiser, spec: Spec) -> tuple[NoisyClassifier, tuple[str, ...]]:
+def _classifier(
+    path: str, net: Denoiser, recipe: Recipe, spec: Spec
+) -> tuple[NoisyClassifier, tuple[str, ...]]:
     """The classifier of a run that sees the same x_t as `net`, and the names of its classes.
 
     Raises:
@@ -155,9 +158,9 @@ def _classifier(path: str, net: Denoiser, spec: Spec) -> tuple[NoisyClassifier, 
     if not path:
         raise UserError("E-CONFIG", where="guidance.classifier.run", got="none", takes=takes, do=do)
     device, where = next(net.parameters()).device, Path(path).name
-    if not isinstance(_found(path, device).network, NoisyClassifier):
+    if not isinstance(_found(path, device, recipe).network, NoisyClassifier):
         raise UserError("E-CONFIG", where=where, got="a model that cleans", takes=takes, do=do)
-    model = other(path, net, device)
+    model = other(path, net, recipe)
     found = model.network
     assert isinstance(found, NoisyClassifier)
     _same_shape(where, model.spec, spec)
@@ -179,7 +182,7 @@ def askable(model: Model, recipe: Recipe) -> Spec:
     net, spec = model.denoiser, model.spec
     for part in recipe.guidance:
         if part.kind == "classifier":
-            found, names = _classifier(part.options["run"], net, spec)
+            found, names = _classifier(part.options["run"], net, recipe, spec)
             spec = replace(spec, labels={**spec.labels, found.classifies: names})
     return spec
 
@@ -208,8 +211,8 @@ def with_classifier(model: Model, run: str | Path | None, scale: float | None) -
     part = parts[place.index("classifier")]
     part |= {} if run is None else {"run": str(run)}
     part |= {} if scale is None else {"scale": scale}
-    _classifier(part["run"], net, model.spec)
-    return checked(tree)
+    _classifier(part["run"], net, recipe, model.spec)
+    return checked(tree, recipe.origin)
 
 
 def _context(
@@ -223,10 +226,10 @@ def _context(
         return conditioned(spec, [wish] * len(wanted), device)
 
     def weaker(path: str) -> Denoise:
-        return answering(_weaker(path, net, spec), made)
+        return answering(_weaker(path, net, recipe, spec), made)
 
     def classifier(path: str) -> NoisyClassifier:
-        return _classifier(path, net, spec)[0]
+        return _classifier(path, net, recipe, spec)[0]
 
     made: dict[str, Any] = {"schedule": net.process.schedule, "times": times}
     made |= {"written": written, "weaker": weaker, "classifier": classifier}

@@ -98,7 +98,7 @@ def train(job: Prepared) -> Iterator[Iteration]:
     Raises:
         UserError: E-LOCK, E-DISK, E-NUM, or what a damaged checkpoint says.
     """
-    run = Run(job.run)
+    run = Run(job.run, job.recipe.trusted)
     # Weights, average and two moments; with two tracks another and 16 snapshots of both in halves.
     bytes_each = 16 + (4 + 32 if job.recipe.training.ema_kind == "power" else 0)
     run.room_for(bytes_each * sum(p.numel() for p in job.denoiser.parameters()) + 1_000_000)

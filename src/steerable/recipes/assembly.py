@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
+
+import torch
 
 from steerable.core.condition import Condition
 from steerable.core.denoise import Denoiser
 from steerable.core.errors import UserError
+from steerable.core.process import Process
 from steerable.core.steer import Constraint, Guidance
 from steerable.core.types import Spec
 from steerable.nn.noisy_classifier import NoisyClassifier
@@ -22,17 +26,26 @@ Network = Denoiser | NoisyClassifier  # what a recipe trains: one cleans, the ot
 _NAMED = {"label": "labels", "vector": "vectors", "tokens": "tokens"}  # where a spec names them
 
 
-def network(recipe: Recipe, spec: Spec) -> Network:
+def network(recipe: Recipe, spec: Spec, *, outline: bool = False) -> Network:
     """Build what the recipe trains, for the data that `spec` describes.
+
+    Args:
+        recipe: The recipe.
+        spec: What is known of the data.
+        outline: Build it without memory, on the device `meta`: names and shapes, no numbers.
 
     Raises:
         UserError: E-CONFIG for a condition or a label that the data does not have.
     """
-    return classifier(recipe, spec) if recipe.classifies else denoiser(recipe, spec)
+    # A process has no weights, and what it remembers of its schedule must be numbers.
+    process = build("process", recipe.process, data_std=spec.std)
+    with torch.device("meta") if outline else nullcontext():
+        make = classifier if recipe.classifies else denoiser
+        return make(recipe, spec, process)
 
 
-def classifier(recipe: Recipe, spec: Spec) -> NoisyClassifier:
-    """Build process and network for the classes of one label.
+def classifier(recipe: Recipe, spec: Spec, process: Process | None = None) -> NoisyClassifier:
+    """Build process, if it is not given, and network for the classes of one label.
 
     Raises:
         UserError: E-CONFIG if the data has no such label, E-DATA if it has less than two classes.
@@ -45,18 +58,18 @@ def classifier(recipe: Recipe, spec: Spec) -> NoisyClassifier:
     if classes < 2:
         got, takes = f"{classes} class of '{name}'", "2 or more to tell apart"
         raise UserError("E-DATA", where=spec.name, got=got, takes=takes)
-    process = build("process", recipe.process, data_std=spec.std)
+    process = process or build("process", recipe.process, data_std=spec.std)
     backbone = build("classifier", recipe.backbone, shape=spec.shape, classes=classes)
     return NoisyClassifier(process, backbone, name, classes)
 
 
-def denoiser(recipe: Recipe, spec: Spec) -> Denoiser:
-    """Build process, backbone and conditions for the data that `spec` describes.
+def denoiser(recipe: Recipe, spec: Spec, process: Process | None = None) -> Denoiser:
+    """Build process, if it is not given, backbone and conditions for the data of `spec`.
 
     Raises:
         UserError: E-CONFIG for a condition that the data does not have.
     """
-    process = build("process", recipe.process, data_std=spec.std)
+    process = process or build("process", recipe.process, data_std=spec.std)
     slots = {name: find("condition", p.kind).slot for name, p in recipe.conditions.items()}
 
     for name, part in recipe.conditions.items():

@@ -14,14 +14,21 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from torch import Tensor, nn
 
+from steerable.core.condition import Condition
+from steerable.core.denoise import Backbone
 from steerable.core.errors import UserError
-from steerable.core.types import Range
+from steerable.core.process import Process
+from steerable.core.sample import Sampler
+from steerable.core.steer import Constraint, Guidance, Operator
+from steerable.core.types import Range, Splits
 
 __all__ = ["ROOMS", "Part", "build", "check", "describe", "find", "kinds"]
 
@@ -40,6 +47,19 @@ ROOMS: dict[str, str] = {
 }
 
 
+# What a kind of the user's own must be: a class that is made from one of these ...
+_CLASSES: dict[str, type] = {
+    "backbone": Backbone,
+    "classifier": nn.Module,
+    "condition": Condition,
+    "guidance": Guidance,
+    "constraint": Constraint,
+    "operator": Operator,
+    "sampler": Sampler,
+}
+_MEMBERS = {"classifier": ("sized",), "extractor": ("features",)}  # ... and has these,
+_RETURNS: dict[str, type] = {"process": Process, "grid": Tensor, "data": Splits}  # or a function
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _GIVEN = ("guidance", "constraint", "operator")  # whose context may come from the user
 
 
@@ -77,23 +97,64 @@ def kinds(room: str) -> list[str]:
 def find(room: str, kind: str) -> Any:
     """The constructor of a kind; `my_lab.samplers:Spiral` names a class of the user's own.
 
+    Whether a recipe may name one was decided when it was read, see `recipes.origin`.
+
     Raises:
         UserError: E-CONFIG if there is no such kind.
     """
     if ":" in kind:
-        module, _, name = kind.partition(":")
-        try:
-            return getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise UserError("E-CONFIG", where=room, got=f"'{kind}': {error}") from error
+        return _own(room, kind)
     known = kinds(room)
     if kind not in known:
         near = difflib.get_close_matches(kind, known, 1)
         do = f"Did you mean '{near[0]}'?" if near else ""
         takes = ", ".join(known)
-        raise UserError("E-CONFIG", where=room, got=f"'{kind}' does not exist", takes=takes, do=do)
+        raise UserError(
+            "E-CONFIG", where=room, got=f"'{kind[:120]}' does not exist", takes=takes, do=do
+        )
     module = importlib.import_module(f"steerable.{ROOMS[room]}.{kind}")
     return getattr(module, module.__all__[0])
+
+
+def _own(room: str, kind: str) -> Any:
+    """A constructor of the user's own, which must be what the room holds: never any callable.
+
+    Raises:
+        UserError: E-CONFIG if it cannot be imported or is something else.
+    """
+    shown = repr(kind[:120])
+    if _DOTTED.fullmatch(kind) is None:
+        takes = "a kind, or a class of your own as package.module:Name"
+        raise UserError("E-CONFIG", where=room, got=shown, takes=takes)
+    module, _, name = kind.partition(":")
+    if "" not in sys.path:
+        sys.path.append("")  # it may lie in the current folder, behind all that is installed
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:  # the module is the user's own and may fail in any way
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError("E-CONFIG", where=room, got=f"{shown}: {told}") from error
+    if room in _RETURNS:
+        takes = f"a function that is annotated to return {_RETURNS[room].__name__}"
+        fits = inspect.isfunction(found) and _returns(found) is _RETURNS[room]
+    else:
+        base, members = _CLASSES.get(room, object), _MEMBERS.get(room, ())
+        takes = f"a class made from {base.__module__}.{base.__name__}"
+        takes += "".join(f", with {member}" for member in members)
+        fits = inspect.isclass(found) and issubclass(found, base) and not inspect.isabstract(found)
+        fits = fits and all(callable(getattr(found, member, None)) for member in members)
+    if not fits:
+        got = f"{shown}, which is no {room}"
+        raise UserError("E-CONFIG", where=room, got=got, takes=takes)
+    return found
+
+
+def _returns(function: Callable[..., Any]) -> Any:
+    """What a function is annotated to return, None where that cannot be told."""
+    try:
+        return typing.get_type_hints(function).get("return")
+    except (NameError, TypeError, AttributeError):
+        return None
 
 
 def _doc(constructor: Callable[..., Any]) -> str:

@@ -12,18 +12,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from steerable.core.errors import UserError
 from steerable.core.sample import Sampler
 
 from .conditioning import INNER
+from .origin import FOREIGN, OWN, Origin, artefact
 from .part import Part, build, check, explained
 from .training import Budget, Training
 
 __all__ = ["Budget", "Recipe", "Sampling", "Training", "checked", "from_yaml"]
 
 
+MAX_BYTES = 1_000_000  # of a recipe file
+MAX_VALUES = 50_000  # in a recipe file, references written out
 _KEPT = ("kind", "steps", "grid", "strength")  # what every sampler has
 
 
@@ -75,6 +85,7 @@ class Recipe(BaseModel):
         constraints: Constraints to draw with, in this order.
         operator: What guidances of inverse problems take as measured.
         notes: How the preset differs from what was published.
+        origin: Where it was read, and so whose code it may name; no part of what is written.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,13 +96,42 @@ class Recipe(BaseModel):
     process: Part
     backbone: Part
     classifies: str = ""
-    conditions: dict[str, Part] = Field(default_factory=dict)
+    conditions: dict[str, Part] = Field(default_factory=dict, max_length=64)
     training: Training = Training()
     sampler: Sampling = Sampling()
-    guidance: tuple[Part, ...] = ()
-    constraints: tuple[Part, ...] = ()
+    guidance: tuple[Part, ...] = Field((), max_length=16)
+    constraints: tuple[Part, ...] = Field((), max_length=16)
     operator: Part | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = Field((), max_length=64)
+    _origin: Origin = PrivateAttr(OWN)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same, wherever they were read."""
+        return isinstance(other, Recipe) and self.plain() == other.plain()
+
+    __hash__ = None
+
+    @property
+    def origin(self) -> Origin:
+        """Where it was read, and so whose code it may name."""
+        return self._origin
+
+    @property
+    def code(self) -> frozenset[str]:
+        """Modules of the user's own that its parts are made of."""
+        return frozenset(kind.partition(":")[0] for kind in self.kinds() if ":" in kind)
+
+    @property
+    def trusted(self) -> frozenset[str]:
+        """Modules that artefacts which belong to this recipe may name: its own, or the allowed."""
+        return self.code if self.origin.modules is None else self.origin.modules
+
+    def kinds(self) -> list[str]:
+        """The kind of every part: each place from which code is looked up."""
+        parts = [self.data, self.process, self.backbone, *self.conditions.values()]
+        parts += [self.sampler.grid, *self.guidance, *self.constraints]
+        parts += [self.operator] if self.operator else []
+        return [self.sampler.kind, *(part.kind for part in parts)]
 
     @property
     def room(self) -> str:
@@ -131,7 +171,7 @@ class Recipe(BaseModel):
         Raises:
             UserError: E-CONFIG for an assignment without `=` or a path that does not exist.
         """
-        tree = self.plain()
+        tree, origin = self.plain(), self.origin
         for assignment in assignments:
             path, equals, text = assignment.partition("=")
             if not equals or not path:
@@ -141,7 +181,8 @@ class Recipe(BaseModel):
             except yaml.YAMLError as error:
                 raise UserError("E-CONFIG", where=f"--set {path}", got=repr(text)) from error
             _assign(tree, path.strip().split("."), value, path)
-        return checked(tree)
+            origin = origin.naming(text)  # what is typed here is the user's own word
+        return checked(tree, origin)
 
 
 def _assign(tree: dict[str, Any], steps: list[str], value: Any, path: str) -> None:
@@ -220,11 +261,19 @@ def _weighed(recipe: Recipe) -> None:
                 raise UserError("E-CONFIG", where=where, got=got, takes=takes, do=do)
 
 
-def checked(tree: Mapping[str, Any]) -> Recipe:
+def checked(tree: Mapping[str, Any], origin: Origin = FOREIGN) -> Recipe:
     """A recipe from plain data, with every part validated and every default written out.
 
+    The only way from plain data to a recipe: here it is decided whose code it may name, before
+    any part is looked up.
+
+    Args:
+        tree: Plain data, in the form on disk.
+        origin: Where it was read; by default from a place that may name no code.
+
     Raises:
-        UserError: E-CONFIG naming the path that is wrong.
+        UserError: E-CONFIG naming the path that is wrong, E-CKPT-PICKLE if it names code that its
+            origin may not.
     """
     try:
         recipe = Recipe.model_validate(tree)
@@ -232,6 +281,9 @@ def checked(tree: Mapping[str, Any]) -> Recipe:
         loc = error.errors()[0]["loc"]
         owner = Training if loc and loc[0] == "training" else Recipe
         raise explained(error, "", list(owner.model_fields)) from None
+    for kind in recipe.kinds():
+        origin.check(kind)
+    recipe._origin = origin
     sampler = check(
         "sampler", Part(kind=recipe.sampler.kind, options=recipe.sampler.options), "sampler"
     )
@@ -256,17 +308,44 @@ def checked(tree: Mapping[str, Any]) -> Recipe:
     )
 
 
-def from_yaml(path: Path) -> Recipe:
+def from_yaml(path: Path, origin: Origin | None = None) -> Recipe:
     """Read a recipe file.
 
+    Args:
+        path: The file.
+        origin: `OWN` if the user has named it to start from; else it may name no code.
+
     Raises:
-        UserError: E-CONFIG if it is missing, not YAML or not a recipe.
+        UserError: E-CONFIG if it is missing, not YAML or not a recipe, E-CKPT-PICKLE if it names
+            code that its origin may not.
     """
+    takes = "a recipe in YAML"
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UserError("E-CONFIG", where=path.name, got="not a regular file", takes=takes)
+        if path.stat().st_size > MAX_BYTES:
+            got = f"{path.stat().st_size:,} bytes"
+            raise UserError("E-CONFIG", where=path.name, got=got, takes=f"up to {MAX_BYTES:,}")
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         got = str(error).splitlines()[0]
-        raise UserError("E-CONFIG", where=path.name, got=got, takes="a recipe in YAML") from error
+        raise UserError("E-CONFIG", where=path.name, got=got, takes=takes) from error
     if not isinstance(tree, Mapping):
-        raise UserError("E-CONFIG", where=path.name, got="no recipe", takes="a recipe in YAML")
-    return checked(tree)
+        raise UserError("E-CONFIG", where=path.name, got="no recipe", takes=takes)
+    if _values(tree) > MAX_VALUES:  # references to references can mean more than a file is long
+        got = f"more than {MAX_VALUES:,} values"
+        raise UserError("E-CONFIG", where=path.name, got=got, takes=takes)
+    return checked(tree, origin or artefact(path.name))
+
+
+def _values(tree: Any) -> int:
+    """Number of values of a tree when every reference is written out, or any above `MAX_VALUES`."""
+    waiting, count = [tree], 0
+    while waiting and count <= MAX_VALUES:
+        node = waiting.pop()
+        count += 1
+        if isinstance(node, Mapping):
+            waiting += node.values()
+        elif isinstance(node, list | tuple | set):
+            waiting += node
+    return count
