@@ -145,7 +145,7 @@ def _data(model: Model, data: str | Splits | None) -> tuple[Splits | None, str]:
     try:
         splits = data if isinstance(data, Splits) else splits_for(model, data)
     except UserError as error:
-        if data is not None:
+        if data is not None or error.code not in ("E-DATA", "E-EVAL", "E-CONFIG"):
             raise
         return None, f"Left out, as the data cannot be read: {error}"
     splits = known_to(splits, set(model.recipe.conditions))
