@@ -51,7 +51,7 @@ def test_edit_writes_numbered_files_and_each_can_be_replayed(scene, tmp_path, ca
     assert told["n"] == 4 and told["method"] == "posterior"
     assert told["pictures"] == ["a.png", "b.png"]
     assert told["constraints"][-1]["kind"] == "keep" and told["guidance"][0]["weight"] == 3.0
-    names = {p.name for p in (tmp_path / "e").iterdir()}
+    names = {p.name for p in (tmp_path / "e").glob("[!.]*")}
     assert names == {"0.png", "1.png", "2.png", "3.png", "grid.png", "edits.jsonl"}
     lines = (tmp_path / "e" / "edits.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]

@@ -17,8 +17,7 @@ DOORS = {
     ("jobs/model.py", "read_about", "checked", "artefact(where, allow_code)"),
     ("jobs/run.py", "recipe", "from_yaml", "origin"),
     ("jobs/edited.py", "replayed", "checked", "artefact(path.name, model.recipe.trusted)"),
-    ("jobs/regrid.py", "write", "checked", "model.recipe.origin"),
-    ("jobs/regrid.py", "write", "checked", "recipe.origin"),
+    ("jobs/regrid.py", "_with_tables", "checked", "recipe.origin"),
     # a recipe of before, changed by what is typed
     ("jobs/edit.py", "planned", "checked", "steer.origin.naming(grid)"),
     ("jobs/sample.py", "steered", "checked", "recipe.origin.naming(sampler, grid_kind)"),

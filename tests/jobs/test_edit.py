@@ -15,6 +15,7 @@ from steerable.core.errors import UserError
 from steerable.jobs import edit as job
 from steerable.jobs import edited as disk
 from steerable.jobs.edit import Edit, edit, planned
+from steerable.jobs.output import Place
 from steerable.jobs.pictures import bytes_of, png
 from steerable.jobs.steering import times_of
 from steerable.nn.resizing import down
@@ -39,6 +40,14 @@ def colours():
 def made(model, wanted, **settings):
     *_, last = edit(model, planned(model, wanted, **settings), wanted)
     return last.edited
+
+
+def written(model, wanted, out, **settings):
+    """The files of an edit, as the command writes them, in order."""
+    doing = job.task(model, planned(model, wanted, **settings), wanted)
+    with disk.claim_edits(doing, Place(out)) as folder:
+        list(disk.write_edits(folder, doing))
+    return [out / f"{i}.png" for i in range(len(doing.wishes))]
 
 
 def every_byte(n=4):
@@ -68,7 +77,7 @@ def check_known(model, method, out, **settings):
     torch.manual_seed(0)
     for x in every_byte():
         wanted = Edit(image=x, mask=HALF, method=method)
-        paths = disk.write(made(model, wanted, **settings), model, out)
+        paths = written(model, wanted, **settings, out=out)
         for path, before in zip(paths, x, strict=True):
             assert torch.equal(read(path)[:, :, :4], before[:, :, :4]), method
 
@@ -315,7 +324,7 @@ def test_a_grey_picture_gets_colours_of_its_own_brightness(colours):
 @pytest.mark.parametrize(("place", "corner"), [("centre", (1, 2)), ((3, 0), (3, 0))])
 def test_outpainting_keeps_the_picture_where_it_stands(model, place, corner, tmp_path):
     x = bytes_of(drawn(2, 0))[:, :, :5, :4]
-    paths = disk.write(made(model, Edit(image=x, outpaint=place), steps=8), model, tmp_path)
+    paths = written(model, Edit(image=x, outpaint=place), steps=8, out=tmp_path)
     top, left = corner
     for path, before in zip(paths, x, strict=True):
         assert torch.equal(read(path)[:, top : top + 5, left : left + 4], before)
@@ -391,7 +400,7 @@ def test_replaying_gives_the_same_bytes(model, tmp_path):
     (reference,) = files(tmp_path / "y", y)
     given = {"mask": mask, "reference": reference}
     wanted = Edit(image=tmp_path / "in", **given, cond={"label": "left"}, n=2, seed=11)
-    paths = disk.write(made(model, wanted, guidance=2.0, steps=6), model, tmp_path / "out")
+    paths = written(model, wanted, guidance=2.0, steps=6, out=tmp_path / "out")
     for i, path in enumerate(paths):
         data, _ = disk.replayed(path, model, image=images[i // 2], **given)
         assert data == path.read_bytes(), i
@@ -430,7 +439,7 @@ def test_every_way_can_be_replayed(model, what, tmp_path):
     short = {"steps": 6}
     if "method" in what:
         short["settings"] = ["sampler.grid.jump=2", "sampler.grid.repeats=2"]
-    paths = disk.write(made(model, Edit(image=images, **what), **short), model, tmp_path / "out")
+    paths = written(model, Edit(image=images, **what), **short, out=tmp_path / "out")
     data, _ = disk.replayed(paths[1], model, image=images[1], mask=what.get("mask"))
     assert data == paths[1].read_bytes()
 
@@ -438,7 +447,7 @@ def test_every_way_can_be_replayed(model, what, tmp_path):
 def test_the_record_of_an_edit(model, tmp_path):
     images = files(tmp_path / "in", bytes_of(drawn(2, 0)))
     wanted = Edit(image=images, mask=HALF, n=2, strength=0.5)
-    disk.write(made(model, wanted, steps=4), model, tmp_path / "out")
+    written(model, wanted, steps=4, out=tmp_path / "out")
     lines = (tmp_path / "out" / "edits.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     assert [r["edit"]["image"]["file"] for r in records] == ["0.png", "0.png", "1.png", "1.png"]

@@ -105,7 +105,7 @@ def test_commands_encode_and_interpolate(run, model, pictures, tmp_path, capsys)
     inside(capsys, "encode", run, code=2)
     words = ["--count", "3", "--steps", "12", "--out", tmp_path / "i"]
     inside(capsys, "interpolate", run, *paths, *words)
-    names = {path.name for path in (tmp_path / "i").iterdir()}
+    names = {path.name for path in (tmp_path / "i").glob("[!.]*")}
     assert names == {"0.png", "1.png", "2.png", "strip.png"}
 
 

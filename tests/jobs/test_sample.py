@@ -15,8 +15,10 @@ import steerable
 from steerable.core.errors import UserError
 from steerable.jobs import sample as job
 from steerable.jobs.model import Model
+from steerable.jobs.output import Place
 from steerable.jobs.pictures import bytes_of, labelled_grid, png
 from steerable.jobs.prepare import prepare
+from steerable.jobs.sample_files import claim_samples, write_samples
 from steerable.jobs.wish import asked, wishes
 from steerable.recipes import store
 from steerable.recipes.recipe import checked
@@ -98,9 +100,9 @@ def test_wrong_wishes_are_refused_before_any_work(model, wrong):
 
 def test_written_pictures_hold_their_settings_and_can_be_made_again(model, tmp_path):
     recipe = job.steered(model.recipe, guidance=3.0, steps=5, sampler="ancestral")
-    *_, last = job.sample(model, recipe, wishes(model.spec, ["2", "9"], 3, 11))
-    frames = [last.sample.x, 255 - last.sample.x]
-    job.write(last.sample, model, tmp_path, frames)
+    wanted = wishes(model.spec, ["2", "9"], 3, 11)
+    with claim_samples(model, recipe, wanted, Place(tmp_path), films=True) as folder:
+        list(write_samples(folder, model, recipe, wanted, films=True))
     records = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert [r["index"] for r in records] == list(range(6))
     assert [r["label"] for r in records] == ["2"] * 3 + ["9"] * 3
@@ -128,7 +130,7 @@ def test_written_pictures_hold_their_settings_and_can_be_made_again(model, tmp_p
         shown = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(8, 8)
         assert (again.x[0, 0].int() - shown.int()).abs().max() <= 1
     with Image.open(tmp_path / "film.webp") as film:
-        assert film.n_frames == 2
+        assert film.n_frames == 5
 
 
 def test_calls_of_the_network_are_counted_not_declared(model):

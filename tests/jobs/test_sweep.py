@@ -12,8 +12,9 @@ from steerable.app.sweep import numbers_of
 from steerable.core.errors import UserError
 from steerable.jobs.data import splits_for
 from steerable.jobs.judge import train_judge
+from steerable.jobs.output import Place
 from steerable.jobs.prepare import prepare
-from steerable.jobs.sweep import Setting, Tried, best, keep, product, sweep, write
+from steerable.jobs.sweep import Setting, Tried, best, claim_sweep, keep, product, sweep, write
 
 from .tiny import finish, tiny
 
@@ -74,7 +75,8 @@ def test_a_model_is_swept_written_and_keeps_the_best(run, tmp_path):
     assert [one.setting for one in tried] == settings and steps[-1].done == steps[-1].of == 2
     assert tried[0].result["calls"] == 4 and tried[1].result["calls"] > 4
     assert tried[0].result["n"] == 40 and tried[0].result["spread"] > 0
-    files = {path.name for path in write(tmp_path / "out", model, tried)}
+    with claim_sweep(model, [one.setting for one in tried], Place(tmp_path / "out")) as folder:
+        files = {path.name for path in write(folder, model, tried)}
     assert files >= {"sweep.json", "grid.png"}
     told = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert told["best"] == best(tried).setting.title and len(told["settings"]) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .console import result
-from .options import Json
+from .options import Force, Json, Out, place
 
 __all__ = ["average"]
 
@@ -16,7 +16,8 @@ def average(
     *,
     width: float = 0.1,
     at: float = 1.0,
-    out: Path | None = None,
+    out: Out = None,
+    force: Force = False,
     json: Json = False,
 ) -> int:
     """Write the model of another averaging width, or of an earlier moment, from a run's snapshots.
@@ -37,9 +38,13 @@ def average(
         The model file to write; RUN/model-WIDTH.safetensors by default, with -AT for a moment.
     """
     from steerable import api
+    from steerable.jobs.averaging import FOLDER
+    from steerable.jobs.output import check_file
 
     name = f"model-{width:g}" + (f"-{at:g}" if at != 1 else "")
-    where = api.averaged(run, width, out or run / f"{name}.safetensors", at=at)
+    target = out or run / f"{name}.safetensors"
+    check_file(target, place(None, str(run), run / FOLDER, force=force), marks=[b'\\"ema_width\\"'])
+    where = api.averaged(run, width, target, at=at)
     result(
         {"model": str(where), "width": width, "at": at}, as_json=json, lines=[f"model    {where}"]
     )

@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from steerable.core.errors import UserError
 
 from .console import Bar, fail, result
-from .options import Flag, Json, Words
+from .options import Flag, Force, Json, Out, Words
 
 if TYPE_CHECKING:
     from steerable.jobs.doctor import Diagnosis
@@ -28,7 +28,8 @@ def check(
     /,
     *,
     set_: Annotated[Words, Parameter(name="--set")] = None,
-    page: Path | None = None,
+    page: Out = None,
+    force: Force = False,
     quick: Flag = False,
     seconds: float = 60.0,
     fail_on: Literal["problem", "warning"] | None = None,
@@ -55,9 +56,12 @@ def check(
     """
     from steerable import api
     from steerable.jobs.doctor_page import require, write_page
+    from steerable.jobs.output import Place, check_file
 
     if page is not None:
         require()
+        data = Path(folder)
+        check_file(page, Place(None, force=force, inputs=(data,), data=(data,)))
     bar, found = Bar(), None
     for progress in api.diagnose(folder, settings=set_ or [], seconds=0.0 if quick else seconds):
         found = progress.diagnosis

@@ -33,8 +33,9 @@ def demo(
         Print the figures as one JSON object.
     """
     from steerable import api
-    from steerable.jobs import sample as job
     from steerable.jobs.effort import Effort
+    from steerable.jobs.output import Place
+    from steerable.jobs.sample_files import claim_samples, write_samples
     from steerable.jobs.wish import wishes
 
     bar = Bar()
@@ -47,11 +48,10 @@ def demo(
     if stop.code:
         return stop.code
     model = api.load(run)
-    made = None
-    for progress in job.sample(model, model.recipe, wishes(model.spec, [], 10, 0)):
-        made = progress.sample
-    assert made is not None
-    job.write(made, model, run / "samples" / "demo")
+    wanted, where = wishes(model.spec, [], 10, 0), Place(run / "samples" / "demo", force=True)
+    with claim_samples(model, model.recipe, wanted, where) as folder:
+        for _ in write_samples(folder, model, model.recipe, wanted):
+            pass
     found = run_evaluation(model, None, model.recipe, Effort(n=n))
     lines = [
         *evaluation_lines(found),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,13 +11,27 @@ from cyclopts import Parameter
 
 from steerable.core.errors import UserError
 
-from .console import Bar, duration, result, say_alias
-from .options import AllowCode, Cond, Count, Flag, Guiding, Json, Run, Whole, place, told
+from .console import Stop, result, say_alias
+from .drawing import GOES_ON, watched
+from .options import (
+    AllowCode,
+    Cond,
+    Count,
+    Flag,
+    Force,
+    Guiding,
+    Json,
+    Out,
+    Run,
+    Whole,
+    place,
+    told,
+)
 
 if TYPE_CHECKING:
-    from steerable.jobs.edit import Edit, Edited
+    from steerable.jobs.edit import Edit
     from steerable.jobs.model import Model
-    from steerable.recipes.recipe import Recipe
+    from steerable.jobs.output import Place
 
 __all__ = ["edit"]
 
@@ -98,7 +111,8 @@ def edit(
     *,
     what: What | None = None,
     how: Guiding | None = None,
-    out: Path | None = None,
+    out: Out = None,
+    force: Force = False,
     replay: Path | None = None,
     allow_code: AllowCode = None,
     json: Json = False,
@@ -114,20 +128,45 @@ def edit(
     """
     from steerable import api
     from steerable.jobs import edit as job
+    from steerable.jobs.edited import claim_edits, write_edits
 
     what, how = what or What(), how or Guiding()
     model = api.load(run, allow_code=allow_code or ())
+    read = (*(what.image or ()), *(what.mask or ()), *(what.reference or ()), replay)
+    where = place(out, run, *read, how.classifier, force=force)
     if replay is not None:
-        return _replay(replay, model, what, place(out, run, "replay"), as_json=json)
+        return _replay(replay, model, what, where, as_json=json)
     wanted = what.wanted()
     guiding = {"classifier": how.classifier, "classifier_scale": how.classifier_scale}
     chosen = {**how.sampling.chosen(), **guiding, "settings": how.set_ or ()}
     recipe = job.planned(model, wanted, **chosen)
     say_alias(how.sampling.sampler)
-    where, start = place(out, run, "edit"), time.monotonic()
-    made = _edited(model, recipe, wanted)
-    _tell(made, model, where, start, as_json=json)
-    return 0
+    task = job.task(model, recipe, wanted)
+    notes = list(dict.fromkeys(note for piece in task.pieces for note in piece.notes))
+    for note in notes:
+        print(f"note  {note}", file=sys.stderr)
+    with claim_edits(task, where) as folder, Stop() as stop:
+        made = watched(write_edits(folder, task), folder, len(task.wishes), stop)
+    n = made.resumed + made.pictures
+    plain: dict[str, Any] = {
+        "out": str(folder.path),
+        "n": n,
+        "pictures": [piece.name for piece in task.pieces],
+        "method": task.method,
+        "seconds": made.seconds,
+        "calls": made.calls,
+        "sampler": recipe.sampler.flat(),
+        "guidance": [part.flat() for part in recipe.guidance],
+        "constraints": [part.flat() for part in recipe.constraints],
+        "notes": notes,
+        "resumed": made.resumed,
+        "stopped": bool(stop.code),
+    }
+    by = f" by {task.method}" if task.method else ""
+    done = f"{n} pictures{by} in {folder.path}, {made.calls} calls of the network each"
+    end = GOES_ON if stop.code else str(folder.path / "grid.png")
+    result(plain, as_json=json, lines=[done, end])
+    return stop.code
 
 
 def _alone(paths: list[Path] | None) -> Path | list[Path] | None:
@@ -151,54 +190,18 @@ def _place(text: str | None) -> str | tuple[int, int] | None:
     return top, left
 
 
-def _edited(model: Model, recipe: Recipe, wanted: Edit) -> Edited:
-    """The results, with progress on stderr."""
-    from steerable.jobs import edit as job
-
-    bar, made, start = Bar(), None, time.monotonic()
-    for progress in job.edit(model, recipe, wanted):
-        made, share = progress.edited, progress.done / progress.of
-        left = (time.monotonic() - start) * (1 / share - 1)
-        bar.show(share, f"edit  {duration(left)} left", last=made is not None)
-    assert made is not None
-    return made
-
-
-def _tell(made: Edited, model: Model, where: Path, start: float, *, as_json: bool) -> None:
-    from steerable.jobs.edited import write
-
-    write(made, model, where)
-    notes = list(dict.fromkeys(note for piece in made.pieces for note in piece.notes))
-    for note in notes:
-        print(f"note  {note}", file=sys.stderr)
-    recipe, n = made.sample.recipe, len(made.x)
-    plain: dict[str, Any] = {
-        "out": str(where),
-        "n": n,
-        "pictures": [piece.name for piece in made.pieces],
-        "method": made.method,
-        "seconds": round(time.monotonic() - start, 2),
-        "calls": made.sample.calls,
-        "sampler": recipe.sampler.flat(),
-        "guidance": [part.flat() for part in recipe.guidance],
-        "constraints": [part.flat() for part in recipe.constraints],
-        "notes": notes,
-    }
-    how = f" by {made.method}" if made.method else ""
-    done = f"{n} pictures{how} in {where}, {made.sample.calls} calls of the network each"
-    result(plain, as_json=as_json, lines=[done, str(where / "grid.png")])
-
-
-def _replay(png: Path, model: Model, what: What, out: Path, *, as_json: bool) -> int:
-    from steerable.jobs import durable
+def _replay(png: Path, model: Model, what: What, where: Place, *, as_json: bool) -> int:
     from steerable.jobs.edited import replayed
+    from steerable.jobs.output import claim
 
     given = {"image": what.image, "mask": what.mask, "reference": what.reference}
-    data, _ = replayed(png, model, **given)
+    request = {"replay": png.read_bytes().hex(), "model": model.about.get("sha256")}
+    with claim(where, "edit --replay", "replay", request, names=[png.name]) as folder:
+        data, _ = replayed(png, model, **given)
+        folder.write({png.name: data})
+        folder.finish()
     same = data == png.read_bytes()
-    durable.folder(out)
-    durable.write(out / png.name, data)
-    path = str(out / png.name)
+    path = str(folder.path / png.name)
     said = "the same bytes" if same else "other bytes: see its versions, or the number of threads"
     result({"out": path, "same": same}, as_json=as_json, lines=[path, said])
     return 0

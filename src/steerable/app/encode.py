@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .console import result
-from .options import AllowCode, Grid, Json, Run, Walk, place, told
+from .options import AllowCode, Force, Grid, Json, Out, Run, Walk, place, told
 
 __all__ = ["encode"]
 
@@ -17,7 +17,8 @@ def encode(
     walk: Walk | None = None,
     sampler: str | None = None,
     grid: Grid = None,
-    out: Path | None = None,
+    out: Out = None,
+    force: Force = False,
     allow_code: AllowCode = None,
     json: Json = False,
 ) -> int:
@@ -42,11 +43,12 @@ def encode(
         model.recipe, guidance=walk.guidance, steps=walk.steps, sampler=sampler, grid_kind=grid
     )
     cond = told(walk.label, walk.cond)
-    where = place(out, run, "encoded")
     rows = job.rows(model.spec, cond, len(pictures))
-    rmse = job.write(model, pictures, where, cond=rows, recipe=recipe).tolist()
+    where = place(out, run, *pictures, force=force)
+    with job.claim_codes(model, pictures, where, cond=rows, recipe=recipe) as folder:
+        rmse = job.write(model, pictures, folder, cond=rows, recipe=recipe).tolist()
     plain = {
-        "out": str(where),
+        "out": str(folder.path),
         "pictures": [path.name for path in pictures],
         "rmse": rmse,
         "cond": cond,
@@ -54,5 +56,5 @@ def encode(
         "guidance": [part.flat() for part in recipe.guidance],
     }
     lines = [f"{p.name}  RMSE {r:.4f} of 2" for p, r in zip(pictures, rmse, strict=True)]
-    result(plain, as_json=json, lines=[*lines, str(where / "noise.safetensors")])
+    result(plain, as_json=json, lines=[*lines, str(folder.path / job.NOISE)])
     return 0

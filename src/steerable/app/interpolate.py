@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .console import result
-from .options import AllowCode, Json, Run, Walk, Whole, place, told
+from .options import AllowCode, Force, Json, Out, Run, Walk, Whole, place, told
 
 __all__ = ["interpolate"]
 
@@ -18,7 +18,8 @@ def interpolate(
     *,
     count: Whole = 9,
     walk: Walk | None = None,
-    out: Path | None = None,
+    out: Out = None,
+    force: Force = False,
     allow_code: AllowCode = None,
     json: Json = False,
 ) -> int:
@@ -37,7 +38,7 @@ def interpolate(
     """
     from steerable import api
     from steerable.jobs.encode import picture_of, rows
-    from steerable.jobs.interpolate import write
+    from steerable.jobs.interpolate import claim_strip, write
 
     walk = walk or Walk()
     model = api.load(run, allow_code=allow_code or ())
@@ -45,9 +46,10 @@ def interpolate(
     cond = told(walk.label, walk.cond)
     first, last = (picture_of(path, model.spec) for path in (a, b))
     row = rows(model.spec, cond, 1)
-    strip = api.interpolated(model, first, last, count, cond=row, recipe=recipe)
     plain = {"pictures": [a.name, b.name], "count": count, "cond": cond}
-    where = place(out, run, "between")
-    path = write(strip, where, {**plain, "sampler": recipe.sampler.flat()})
-    result({"out": str(where), **plain}, as_json=json, lines=[str(path)])
+    about = {**plain, "sampler": recipe.sampler.flat()}
+    with claim_strip(model, about, place(out, run, a, b, force=force)) as folder:
+        strip = api.interpolated(model, first, last, count, cond=row, recipe=recipe)
+        path = write(strip, folder, about)
+    result({"out": str(folder.path), **plain}, as_json=json, lines=[str(path)])
     return 0

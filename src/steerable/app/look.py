@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .console import Bar, duration, result
-from .options import AllowCode, Cond, Count, Data, Json, Run, Whole
+from .options import AllowCode, Cond, Count, Data, Force, Json, Out, Run, Whole, place
 
 __all__ = ["look"]
 
@@ -21,7 +21,8 @@ def look(
     cond: Cond = None,
     seed: Whole = 0,
     n: Count = 200,
-    out: Path | None = None,
+    out: Out = None,
+    force: Force = False,
     allow_code: AllowCode = None,
     json: Json = False,
 ) -> int:
@@ -41,10 +42,12 @@ def look(
         The page; inside.html in the run folder, or here for a model file, by default.
     """
     from steerable import api
-    from steerable.jobs.inside_page import require, write_inside
+    from steerable.jobs.inside_page import check_pages, require, write_inside
     from steerable.jobs.wish import parsed
 
     require()
+    where = out or (Path(run) if Path(run).is_dir() else Path()) / "inside.html"
+    check_pages(where, place(None, run, data, force=force))
     model = api.load(run, allow_code=allow_code or ())
     bar, start, found = Bar(), time.monotonic(), None
     told = parsed(cond or [])
@@ -53,7 +56,6 @@ def look(
         left = (time.monotonic() - start) * (1 / share - 1)
         bar.show(share, f"{duration(left)} left", last=found is not None)
     assert found is not None
-    where = out or (Path(run) if Path(run).is_dir() else Path()) / "inside.html"
     page, numbers = write_inside(where, model, found)
     lines = [*_lines(found.numbers), f"page     {page}", f"numbers  {numbers}"]
     plain = {"page": str(page), "numbers": str(numbers)}

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, Token, convert
 
 from steerable.core.errors import UserError
 
+if TYPE_CHECKING:
+    from steerable.jobs.output import Place
+
 __all__ = [
-    "AllowCode", "Cond", "Count", "Data", "Flag", "Grid", "Guiding", "Json", "Run", "Sampling",
-    "Walk", "Whole", "Words", "interval_of", "place", "told",
+    "AllowCode", "Cond", "Count", "Data", "Flag", "Force", "Grid", "Guiding", "Json", "Out", "Run",
+    "Sampling", "Walk", "Whole", "Words", "interval_of", "place", "told",
 ]  # fmt: skip
 
 
@@ -29,12 +32,20 @@ def _whole(_: Any, tokens: Sequence[Token]) -> int:
     return convert(int, tokens)
 
 
+def _path(_: Any, tokens: Sequence[Token]) -> Path:
+    """A path; an empty one would mean the current folder without a word."""
+    if not tokens[0].value.strip():
+        raise ValueError("an empty path")
+    return Path(tokens[0].value)
+
+
 Whole = Annotated[int, Parameter(converter=_whole)]
 Count = Annotated[Whole, Parameter(name=["-n", "--n"])]
 Flag = Annotated[bool, Parameter(negative=())]
 Words = Annotated[list[str] | None, Parameter(negative=())]
 
 REAL = "Real pictures: a folder, a file or a built-in set; the data of the run by default."
+FORCE = "Write where files lie that this command has not made, and over those of the same name."
 OTHER = "Another condition as NAME=VALUE: a class name, numbers or words; may be repeated."
 CODE = "Module of your own whose parts a model file or run may name; may be repeated."
 
@@ -43,6 +54,8 @@ Data = Annotated[str | None, Parameter(help=REAL)]
 Cond = Annotated[Words, Parameter(help=OTHER)]
 Grid = Annotated[str | None, Parameter(help="Kind of time grid; see steerable parts grids.")]
 AllowCode = Annotated[Words, Parameter(help=CODE)]
+Out = Annotated[Path | None, Parameter(converter=_path)]
+Force = Annotated[Flag, Parameter(help=FORCE)]
 Json = Annotated[Flag, Parameter(help="Print the result as one JSON object.")]
 
 
@@ -150,18 +163,25 @@ def interval_of(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def place(out: Path | None, run: str, name: str) -> Path:
-    """The folder for results: --out, or the next free samples/NAME-NNN of the run, or of here.
+def place(out: Path | None, run: str, *inputs: Path | str | None, force: bool = False) -> Place:
+    """Where results may go: --out, or the next free samples/NAME-NNN of the run, or of here.
 
-    Raises:
-        UserError: E-CONFIG, before any work, where a file is in the way.
+    Args:
+        out: What was said of it.
+        run: The run folder or model file that is read.
+        inputs: What else is read, files and folders.
+        force: Whether other files may lie there.
     """
-    if out is None:
-        base, number = Path(run) if Path(run).is_dir() else Path(), 1
-        while (base / "samples" / f"{name}-{number:03d}").exists():
-            number += 1
-        return base / "samples" / f"{name}-{number:03d}"
-    if out.exists() and not out.is_dir():
-        takes = "a folder, or a name that is free"
-        raise UserError("E-CONFIG", where="out", got=f"{out.name}, a file", takes=takes)
-    return out
+    from steerable.jobs.output import Place
+    from steerable.jobs.run import data_folder
+
+    path, others = Path(run), [Path(given) for given in inputs if given is not None]
+    folder = path if path.is_dir() else path.parent
+    data = data_folder(folder)
+    return Place(
+        out,
+        base=path if path.is_dir() else Path(),
+        force=force,
+        inputs=(path / "model.safetensors" if path.is_dir() else path, *others),
+        data=() if data is None else (data,),
+    )

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .console import Bar, duration, result, say_alias
-from .options import AllowCode, Cond, Count, Flag, Guiding, Json, Run, Whole, Words, place
+from .console import Stop, result, say_alias
+from .drawing import GOES_ON, watched
+from .options import (
+    AllowCode,
+    Cond,
+    Count,
+    Flag,
+    Force,
+    Guiding,
+    Json,
+    Out,
+    Run,
+    Whole,
+    Words,
+    place,
+)
 
 if TYPE_CHECKING:
     from steerable.jobs.model import Model
-    from steerable.jobs.sample import Sample
     from steerable.jobs.wish import Wish
     from steerable.recipes.recipe import Recipe
 
@@ -27,7 +38,8 @@ def sample(
     n: Count = 16,
     how: Guiding | None = None,
     seed: Whole = 0,
-    out: Path | None = None,
+    out: Out = None,
+    force: Force = False,
     film: Flag = False,
     allow_code: AllowCode = None,
     json: Json = False,
@@ -49,6 +61,7 @@ def sample(
     """
     from steerable import api
     from steerable.jobs import sample as job
+    from steerable.jobs.sample_files import claim_samples, write_samples
     from steerable.jobs.steering import with_classifier
 
     how = how or Guiding()
@@ -57,9 +70,25 @@ def sample(
     recipe = job.steered(own, **how.sampling.chosen(), settings=how.set_ or ())
     say_alias(how.sampling.sampler)
     wanted = _wanted(model, recipe, label or [], cond or [], n=n, seed=seed)
-    where = place(out, run, "set")
-    made, seconds = _written(model, recipe, wanted, where, film=film)
-    return _tell(made, where, seconds, as_json=json)
+    where = place(out, run, how.classifier, force=force)
+    with claim_samples(model, recipe, wanted, where, films=film) as folder, Stop() as stop:
+        steps = write_samples(folder, model, recipe, wanted, films=film)
+        made = watched(steps, folder, len(wanted), stop)
+    n = made.resumed + made.pictures
+    plain = {
+        "out": str(folder.path),
+        "n": n,
+        "seconds": made.seconds,
+        "calls": made.calls,
+        "sampler": recipe.sampler.flat(),
+        "guidance": [part.flat() for part in recipe.guidance],
+        "resumed": made.resumed,
+        "stopped": bool(stop.code),
+    }
+    done = f"{n} pictures in {folder.path}, {made.calls} calls of the network each"
+    end = GOES_ON if stop.code else str(folder.path / "grid.png")
+    result(plain, as_json=json, lines=[done, end])
+    return stop.code
 
 
 def _wanted(
@@ -70,37 +99,3 @@ def _wanted(
     from steerable.jobs.wish import parsed, wishes
 
     return wishes(askable(model, recipe), label, n, seed, parsed(cond))
-
-
-def _tell(made: Sample, where: Path, seconds: float, *, as_json: bool) -> int:
-    """Say what was made, and leave with success."""
-    recipe, n = made.recipe, len(made.wishes)
-    plain = {
-        "out": str(where),
-        "n": n,
-        "seconds": round(seconds, 2),
-        "calls": made.calls,
-        "sampler": recipe.sampler.flat(),
-        "guidance": [part.flat() for part in recipe.guidance],
-    }
-    done = f"{n} pictures in {where}, {made.calls} calls of the network each"
-    result(plain, as_json=as_json, lines=[done, str(where / "grid.png")])
-    return 0
-
-
-def _written(
-    model: Model, recipe: Recipe, wanted: list[Wish], where: Path, *, film: bool
-) -> tuple[Sample, float]:
-    """The pictures, made with progress on stderr and written, a film if wanted, and the seconds."""
-    from steerable.jobs import sample as job
-
-    frames: list[Any] = []
-    bar, made, start = Bar(), None, time.monotonic()
-    for progress in job.sample(model, recipe, wanted, frames=frames if film else None):
-        made = progress.sample
-        share = progress.done / progress.of
-        left = (time.monotonic() - start) * (1 / share - 1)
-        bar.show(share, f"{len(wanted)} pictures  {duration(left)} left", last=made is not None)
-    assert made is not None
-    job.write(made, model, where, frames)
-    return made, time.monotonic() - start

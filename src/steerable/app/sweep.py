@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerable.core.errors import UserError
 
 from .console import Bar, duration, result
-from .options import AllowCode, Count, Data, Flag, Json, Run, Whole, interval_of, place
+from .options import (
+    AllowCode,
+    Count,
+    Data,
+    Flag,
+    Force,
+    Json,
+    Out,
+    Run,
+    Whole,
+    interval_of,
+    place,
+)
 
 if TYPE_CHECKING:
     from steerable.jobs.sweep import Setting, Sweeping, Tried
@@ -54,7 +65,8 @@ def sweep(
     data: Data = None,
     n: Count = 500,
     seed: Whole = 2_000_000,
-    out: Path | None = None,
+    out: Out = None,
+    force: Force = False,
     keep: Flag = False,
     allow_code: AllowCode = None,
     json: Json = False,
@@ -89,9 +101,10 @@ def sweep(
 
     settings = _listed(guidance, interval, steps, sampler)
     model = api.load(run, allow_code=allow_code or ())
-    where = place(out, run, "sweep")
-    tried = _watched(job.sweep(model, splits_for(model, data), settings, n=n, seed=seed))
-    files = job.write(where, model, tried)
+    where = place(out, run, data, force=force)
+    with job.claim_sweep(model, settings, where, n=n, seed=seed, data=data) as folder:
+        tried = _watched(job.sweep(model, splits_for(model, data), settings, n=n, seed=seed))
+        files = job.write(folder, model, tried)
     choice = job.best(tried)
     if keep:
         job.keep(model, choice.setting)

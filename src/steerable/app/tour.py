@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from .console import Bar, result
-from .options import Flag, Whole
+from .options import Flag, Force, Out, Whole
 
 __all__ = ["tour"]
 
 
 def tour(
     *,
-    out: Path = Path("tour.html"),
+    out: Out = Path("tour.html"),
+    force: Force = False,
     seed: Whole = 0,
     json: Flag = False,
 ) -> int:
@@ -30,8 +31,11 @@ def tour(
     json
         Print what was measured as one JSON object.
     """
+    from steerable.jobs.output import Place, check_file
     from steerable.jobs.tour import touring
 
+    assert out is not None
+    check_file(out, Place(None, force=force))
     bar, last = Bar(), None
     for stage in touring(out, seed=seed):
         bar.show(stage.share, stage.text, last=stage.page is not None)

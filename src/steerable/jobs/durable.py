@@ -14,6 +14,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +26,9 @@ __all__ = [
     "cut",
     "disk",
     "folder",
+    "is_temporary",
     "lock",
+    "probe",
     "publish",
     "remove",
     "require",
@@ -33,8 +36,10 @@ __all__ = [
     "tally",
     "unlock",
     "write",
+    "write_many",
 ]
 
+SYNCS = 16  # files that are synced at a time: a journal takes them in a few commits
 BACKOFF = (0.05, 0.2, 0.8)  # seconds before the retries
 
 _T = TypeVar("_T")
@@ -70,14 +75,48 @@ def write(path: Path, data: bytes, *, kept: str = "") -> None:
     _attempt(once, path, need=len(data), kept=kept)
 
 
-def append(path: Path, line: str) -> None:
-    """Add a line to a log by one write without a sync: a log may lose its end in a power cut.
+def write_many(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Give files of one folder their content, durably and together: faster than one by one.
+
+    All are written before any is synced, and they are synced side by side, so that the disk orders
+    them; each still gets its name whole or not at all.
 
     Raises:
-        UserError: E-DISK; nothing of the line is left in the file. Callers count it and go on.
+        UserError: E-DISK; what had its name before keeps its old content or has the new one.
     """
-    assert "\n" not in line, "a log holds one record a line"
-    data = memoryview(f"{line}\n".encode())
+    assert all(Path(name).name == name for name in files), "files of one flat folder"
+
+    def once() -> None:
+        fresh = {name: _beside(directory / name, "tmp") for name in files}
+        open_files: list[int] = []
+        try:
+            for name, data in files.items():
+                open_files.append(_filled(fresh[name], data))
+            with ThreadPoolExecutor(SYNCS) as pool:
+                list(pool.map(disk.fsync, open_files))
+            while open_files:
+                disk.close(open_files.pop())
+            for name, path in fresh.items():
+                disk.rename(path, directory / name)
+        except OSError as error:
+            for fd in open_files:
+                disk.close(fd)
+            for path in fresh.values():
+                _discard(path, error)
+            raise
+        _sync(directory)
+
+    _attempt(once, directory, need=sum(map(len, files.values())), kept="the files before")
+
+
+def append(path: Path, *lines: str) -> None:
+    """Add lines to a log by one write without a sync: a log may lose its end in a power cut.
+
+    Raises:
+        UserError: E-DISK; nothing of them is left in the file. Callers count it and go on.
+    """
+    assert not any("\n" in line for line in lines), "a log holds one record a line"
+    data = memoryview("".join(f"{line}\n" for line in lines).encode())
 
     def once() -> None:
         fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _PLAIN)
@@ -190,6 +229,21 @@ def require(path: Path, need: int) -> None:
         raise fault(full, path, need=need, free=free, kept="nothing was started")
 
 
+def probe(path: Path) -> None:
+    """Check that a file could be written at `path`, by writing an empty one beside it.
+
+    Raises:
+        UserError: E-DISK.
+    """
+
+    def once() -> None:
+        fresh = _beside(path, "tmp")
+        _create(fresh, b"")
+        disk.unlink(fresh)
+
+    _attempt(once, path)
+
+
 def lock(path: Path) -> int | None:
     """Take the kernel's lock of a file, which ends with the process: a descriptor, None if busy."""
 
@@ -212,6 +266,11 @@ def unlock(fd: int) -> None:
     disk.close(fd)
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file has the name of one that is or was being written."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def _beside(path: Path, kind: str) -> Path:
     pid = os.getpid()
     owner = f"{pid}-{started(pid)}-{next(_counter)}"
@@ -219,14 +278,24 @@ def _beside(path: Path, kind: str) -> Path:
 
 
 def _create(path: Path, data: bytes) -> None:
+    fd = _filled(path, data)
+    try:
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+
+
+def _filled(path: Path, data: bytes) -> int:
+    """A descriptor of a new file with that content, which is not synced yet."""
     fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN)
     try:
         rest = memoryview(data)
         while rest:
             rest = rest[disk.write(fd, rest) :]
-        disk.fsync(fd)
-    finally:
+    except OSError:
         disk.close(fd)
+        raise
+    return fd
 
 
 def _sync(directory: Path) -> None:

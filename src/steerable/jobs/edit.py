@@ -7,7 +7,7 @@ picture up to its noise and down again. All of it travels with the wishes, so it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,10 @@ from .sample import BATCH, Sample, sample, steered
 from .steering import askable, with_classifier
 from .wish import Wish, asked, conditioned
 
-__all__ = ["Edit", "Edited", "Editing", "METHODS", "edit", "made_of", "planned"]
+__all__ = [
+    "Edit", "Edited", "Editing", "METHODS", "Task", "edit", "made_of", "perform", "planned",
+    "task",
+]  # fmt: skip
 
 ZERO_SHOT = ("diffpir", "dps", "posterior")  # guidances by a measurement
 METHODS = ("keep", "repaint", *ZERO_SHOT)
@@ -59,10 +62,20 @@ class Edited:
 
 @dataclass(frozen=True)
 class Editing:
-    """Steps done of all, and on the last one what was made."""
+    """Steps done of all, with what has just been finished.
+
+    Attributes:
+        done: Steps done.
+        of: Steps of all batches.
+        part: The results of a batch, after its last step.
+        places: Where in the order of the results they stand.
+        edited: All results, on the last item, if they were kept.
+    """
 
     done: int
     of: int
+    part: Sample | None = None
+    places: tuple[int, ...] = ()
     edited: Edited | None = None
 
 
@@ -221,6 +234,44 @@ def lifted(model: Model, recipe: Recipe, wanted: Edit, wishes: Sequence[Wish]) -
     return done
 
 
+@dataclass(frozen=True, eq=False)
+class Task:
+    """An edit whose pictures were read and checked.
+
+    Attributes:
+        model: The model.
+        recipe: Settings from `planned`.
+        wanted: What is to be done.
+        pieces: The pictures.
+        wishes: What is asked for, `wanted.n` of each picture.
+        method: How what is known is kept; empty where nothing is.
+    """
+
+    model: Model
+    recipe: Recipe
+    wanted: Edit
+    pieces: tuple[Piece, ...]
+    wishes: tuple[Wish, ...]
+    method: str
+
+
+def task(model: Model, recipe: Recipe, wanted: Edit) -> Task:
+    """Read the pictures of an edit.
+
+    Args:
+        model: From `load`.
+        recipe: Settings from `planned`.
+        wanted: What is to be done.
+
+    Raises:
+        UserError: What is wrong with the pictures.
+    """
+    spec = askable(model, recipe)
+    found = pieces(wanted, spec)
+    wishes = made_of(found, wanted, spec)
+    return Task(model, recipe, wanted, tuple(found), tuple(wishes), method_in(recipe))
+
+
 def edit(model: Model, recipe: Recipe, wanted: Edit) -> Iterator[Editing]:
     """Edit pictures batch by batch; the last item holds what was made.
 
@@ -232,12 +283,23 @@ def edit(model: Model, recipe: Recipe, wanted: Edit) -> Iterator[Editing]:
     Raises:
         UserError: What is wrong with the pictures, or E-NUM if numbers do not stay finite.
     """
-    spec = askable(model, recipe)
-    found = pieces(wanted, spec)
-    wishes = made_of(found, wanted, spec)
-    if wanted.to_label is not None:
-        wishes = lifted(model, recipe, wanted, wishes)
-    method = method_in(recipe)
-    for at in sample(model, recipe, wishes):
-        made = None if at.sample is None else Edited(at.sample, tuple(found), wanted, method)
-        yield Editing(at.done, at.of, made)
+    yield from perform(task(model, recipe, wanted))
+
+
+def perform(job: Task, *, keep: bool = True, finished: Set[int] = frozenset()) -> Iterator[Editing]:
+    """`edit` whose pictures were read and checked.
+
+    Args:
+        job: From `task`.
+        keep: Whether the last item holds all results; without, memory does not grow with them.
+        finished: Places of results that are made already.
+
+    Raises:
+        UserError: E-NUM if numbers do not stay finite.
+    """
+    wishes: Sequence[Wish] = job.wishes
+    if job.wanted.to_label is not None:
+        wishes = lifted(job.model, job.recipe, job.wanted, wishes)
+    for at in sample(job.model, job.recipe, wishes, keep=keep, finished=finished):
+        made = at.sample and Edited(at.sample, job.pieces, job.wanted, job.method)
+        yield Editing(at.done, at.of, at.part, at.places, made)

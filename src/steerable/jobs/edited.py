@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,71 +15,87 @@ from steerable.core.errors import UserError
 from steerable.recipes.origin import artefact
 from steerable.recipes.recipe import checked
 
-from . import durable
 from .canvas import Pictures
-from .edit import Edit, Edited, lifted, made_of
+from .edit import Edit, Editing, Task, lifted, made_of, perform
 from .edit_given import Piece, pieces
 from .model import Model
-from .pictures import labelled_grid, png, settings_text
+from .output import Folder, Place, claim
+from .pictures import labelled_grid, png
 from .sample import BATCH, sample, settings_of
+from .sample_files import PictureLog, picture, read_png
 from .steering import askable
 from .wish import batches
 
-__all__ = ["replayed", "settings_in", "write"]
+__all__ = ["claim_edits", "replayed", "settings_in", "write_edits"]
 
+LOG, GRID = "edits.jsonl", "grid.png"
 ROWS = 100  # most pictures in grid.png
 _ASKED = ("factor", "strength", "from_label", "to_label", "upscale", "colourise", "outpaint")
 
 
-def _settings(made: Edited, model: Model, index: int) -> dict[str, Any]:
-    """Everything that is needed to make a result again, as plain data."""
-    wanted, wishes = made.wanted, made.sample.wishes
-    alike = getattr(made.sample.recipe.sampler.sampler(), "one_wish", False)
-    (group,) = (g for g in batches(wishes, BATCH, alike=alike) if index in g)
+def _settings(job: Task) -> Callable[[int], dict[str, Any]]:
+    """Everything that is needed to make a result again, as plain data, by its place."""
+    wanted, wishes = job.wanted, job.wishes
+    alike = getattr(job.recipe.sampler.sampler(), "one_wish", False)
+    places = {i: (g.index(i), len(g)) for g in batches(wishes, BATCH, alike=alike) for i in g}
     asked = {name: getattr(wanted, name) for name in _ASKED}
-    record = {
-        **made.pieces[index // wanted.n].record,
-        **asked,
-        "method": made.method,
-        # Libraries round by the size of a batch: the same size gives the same bytes.
-        "batch": len(group),
-        "place": group.index(index),
-    }
-    return {**settings_of(made.sample, model, wishes[index]), "edit": record}
+
+    def settings(index: int) -> dict[str, Any]:
+        place, size = places[index]
+        record = {
+            **job.pieces[index // wanted.n].record,
+            **asked,
+            "method": job.method,
+            # Libraries round by the size of a batch: the same size gives the same bytes.
+            "batch": size,
+            "place": place,
+        }
+        return {**settings_of(job.recipe, job.model, wishes[index]), "edit": record}
+
+    return settings
 
 
-def _png(x: Tensor, settings: Mapping[str, Any]) -> bytes:
-    text = {"steerable": json.dumps(settings, sort_keys=True), **settings_text(settings)}
-    return png(x, text)
-
-
-def write(made: Edited, model: Model, out: Path) -> list[Path]:
-    """Write `<index>.png`, `edits.jsonl` and `grid.png`: before, masked, reference, after.
+def claim_edits(job: Task, place: Place) -> Folder:
+    """The folder for the results of an edit, before any of them is made.
 
     Raises:
-        UserError: E-DISK if it cannot be written.
+        UserError: As `output.claim`.
     """
-    durable.folder(out)
-    lines, paths = [], []
-    for index, x in enumerate(made.x):
-        settings = _settings(made, model, index)
-        path = out / f"{index}.png"
-        durable.write(path, _png(x, settings))
-        paths.append(path)
-        record = {"index": index, "file": path.name, **settings}
-        lines.append(json.dumps(record, sort_keys=True, ensure_ascii=False))
-    durable.write(out / "edits.jsonl", ("\n".join(lines) + "\n").encode())
-    durable.write(out / "grid.png", png(_sheet(made)))
-    return paths
+    settings = _settings(job)
+    request = {"edits": [settings(i) for i in range(len(job.wishes))]}
+    names = [*(f"{i}.png" for i in range(len(job.wishes))), LOG, GRID]
+    need = 2 * len(job.wishes) * (math.prod(job.model.spec.shape) + 4000)
+    return claim(place, "edit", "edit", request, names=names, need=need)
 
 
-def _sheet(made: Edited) -> Any:
+def write_edits(folder: Folder, job: Task) -> Iterator[Editing]:
+    """Edit and write each batch: `<index>.png`, `edits.jsonl`, at last `grid.png`.
+
+    The grid shows the pictures before, their masks and references, and what was made of them.
+
+    Args:
+        folder: From `claim_edits`; results that it holds already are not made again.
+        job: The edit.
+
+    Raises:
+        UserError: E-DISK if it cannot be written, E-NUM if numbers do not stay finite.
+    """
+    log, settings = PictureLog(folder, LOG), _settings(job)
+    for progress in perform(job, keep=False, finished=log.finished):
+        if progress.part is not None:
+            told = [settings(i) for i in progress.places]
+            log.add(progress.part, progress.places, told)
+        yield progress
+    log.finish({GRID: png(_sheet(job, folder.path))})
+
+
+def _sheet(job: Task, path: Path) -> Any:
     """What was given beside what was made, a row a picture."""
-    n, found = made.wanted.n, made.pieces[:ROWS]
-    rows = [
-        torch.cat([torch.stack(list(piece.shown.values())), made.x[i * n : (i + 1) * n]])
-        for i, piece in enumerate(found)
-    ]
+    n, found = job.wanted.n, job.pieces[:ROWS]
+    rows = []
+    for i, piece in enumerate(found):
+        made = [read_png(path / f"{k}.png") for k in range(i * n, (i + 1) * n)]
+        rows.append(torch.stack([*piece.shown.values(), *made]))
     after = ["after", *[""] * (n - 1)]
     columns = [*found[0].shown, *after]
     names = [piece.name if len(found) > 1 else "" for piece in found]
@@ -175,8 +192,8 @@ def replayed(
         wishes = lifted(model, recipe, wanted, wishes)
     *_, last = sample(model, recipe, wishes)
     assert last.sample is not None
-    now = {**settings_of(last.sample, model, wishes[place]), "edit": record}
-    return _png(last.sample.x[place], now), last.sample.x[place]
+    now = {**settings_of(recipe, model, wishes[place]), "edit": record}
+    return picture(last.sample.x[place], now), last.sample.x[place]
 
 
 def _pair(value: Any) -> Any:

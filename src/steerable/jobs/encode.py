@@ -7,6 +7,7 @@ way up read backwards, to the order of the sampler.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,17 @@ from steerable.recipes import store
 from steerable.recipes.part import find, kinds
 from steerable.recipes.recipe import Recipe
 
-from . import durable
 from .model import Model
+from .output import Folder, Place, claim
 from .pictures import bytes_of, png
 from .sample import BATCH, steered
 from .steering import answering, steering
 from .wish import Wish, asked, conditioned
 
 __all__ = [
+    "NOISE",
     "check_count",
+    "claim_codes",
     "decode",
     "decoded",
     "deterministic",
@@ -43,6 +46,8 @@ __all__ = [
     "walking",
     "write",
 ]
+
+NOISE = "noise.safetensors"
 
 # Measured on exact denoisers of narrow mixtures (modes 0.04 to 0.08 wide), up and back, as the
 # largest RMSE over 3 mixtures and VP, VE, flow and EDM: `heun` on `log_snr` 0.086 at 18 steps,
@@ -251,13 +256,35 @@ def check_count(n: int) -> None:
         raise UserError("E-LIMIT", where="pictures", got=str(n), takes="1 to 10,000")
 
 
-def write(model: Model, paths: Sequence[Path], out: Path, *, cond: Cond, recipe: Recipe) -> Tensor:
-    """Encode picture files and decode them again: `noise.safetensors`, `<index>.png` in `out`.
+def claim_codes(
+    model: Model, paths: Sequence[Path], place: Place, *, cond: Cond, recipe: Recipe
+) -> Folder:
+    """The folder for the noise of some pictures, before any of it is made.
+
+    Raises:
+        UserError: As `output.claim`.
+    """
+    request = {
+        "model": model.about.get("sha256"),
+        "pictures": [str(path) for path in paths],
+        "cond": {name: value.tolist() for name, value in cond.items()},
+        "sampler": recipe.sampler.flat(),
+        "guidance": [part.flat() for part in recipe.guidance],
+    }
+    names = [NOISE, *(f"{i}.png" for i in range(len(paths)))]
+    need = 6 * len(paths) * math.prod(model.spec.shape)
+    return claim(place, "encode", "encoded", request, names=names, need=need)
+
+
+def write(
+    model: Model, paths: Sequence[Path], folder: Folder, *, cond: Cond, recipe: Recipe
+) -> Tensor:
+    """Encode picture files and decode them again: `noise.safetensors`, `<index>.png`.
 
     Args:
         model: From `load`.
         paths: The pictures.
-        out: A folder, made if missing.
+        folder: From `claim_codes`.
         cond: Conditions, one row a picture, from `rows`.
         recipe: Settings from `walking`.
 
@@ -279,9 +306,8 @@ def write(model: Model, paths: Sequence[Path], out: Path, *, cond: Cond, recipe:
         "model": model.spec.name,
         "model_sha256": model.about.get("sha256"),
     }
-    durable.folder(out)
-    durable.write(out / "noise.safetensors", store.pack({"noise": noise}, about))
     text = {"steerable": json.dumps(about, sort_keys=True)}
-    for i, picture in enumerate(bytes_of(back)):
-        durable.write(out / f"{i}.png", png(picture, text))
+    folder.write({NOISE: store.pack({"noise": noise}, about)})
+    folder.write({f"{i}.png": png(picture, text) for i, picture in enumerate(bytes_of(back))})
+    folder.finish()
     return (back - x).square().flatten(1).mean(1).sqrt()

@@ -20,11 +20,14 @@ from . import durable
 from .attended import Attended, Layer
 from .inside import Inside
 from .model import Model
+from .output import PAGE, Place, check_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["require", "write_inside"]
+__all__ = ["check_pages", "require", "write_inside"]
+
+MADE_BY = "steerable look"
 
 BLUE, ORANGE, GREY = "#1f4e8c", "#d08b4f", "#555555"
 DOTS = 110  # a inch, of pictures that are no lines
@@ -221,6 +224,22 @@ def _pictures(inside: Inside) -> dict[str, Any]:
     }
 
 
+def check_pages(page: Path, place: Place) -> None:
+    """Check, before any work, that the page and its numbers may be written.
+
+    Raises:
+        UserError: As `output.check_file`.
+    """
+    check_file(page, place)
+    numbers, marks = page.with_suffix(".json"), [b'"generator": "' + MADE_BY.encode()]
+    if numbers == page:
+        takes = "the name of a page, such as inside.html"
+        raise UserError("E-CONFIG", where="out", got=page.name, takes=takes)
+    if page.is_file() and any(mark in page.read_bytes()[:4096] for mark in PAGE):
+        marks.append(b'"similarity":')  # of the page, written before its numbers said so
+    check_file(numbers, place, marks=marks)
+
+
 def write_inside(out: Path, model: Model, inside: Inside) -> list[Path]:
     """Write the page `out` and the numbers beside it as JSON; returns both.
 
@@ -242,7 +261,8 @@ def write_inside(out: Path, model: Model, inside: Inside) -> list[Path]:
             sha256=model.about.get("sha256", ""),
         )
     )
-    plain = json.dumps(inside.numbers, ensure_ascii=False, allow_nan=False)
+    told = {"generator": MADE_BY, **inside.numbers}
+    plain = json.dumps(told, ensure_ascii=False, allow_nan=False)
     numbers = out.with_suffix(".json")
     durable.folder(out.parent)
     durable.write(numbers, plain.encode() + b"\n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +14,9 @@ from steerable.core.errors import UserError
 from steerable.core.types import Cond, spread
 from steerable.recipes.recipe import Recipe
 
-from . import durable
 from .encode import decoded, encoded, floats_of
 from .model import Model
+from .output import Folder, Place, claim
 from .pictures import bytes_of, labelled_grid, png
 
 __all__ = ["interpolated", "slerp", "write"]
@@ -86,16 +88,31 @@ def interpolated(
     return bytes_of(decoded(model, between, rows, recipe=recipe))
 
 
-def write(strip: Tensor, out: Path, about: dict[str, object]) -> Path:
+def claim_strip(model: Model, about: Mapping[str, Any], place: Place) -> Folder:
+    """The folder for an interpolation, before it is made.
+
+    Args:
+        model: The model.
+        about: What was asked for, with its `count`.
+        place: Where the user wants it.
+
+    Raises:
+        UserError: As `output.claim`.
+    """
+    request = {"model": model.about.get("sha256"), **about}
+    names = ["strip.png", *(f"{i}.png" for i in range(int(about["count"])))]
+    return claim(place, "interpolate", "between", request, names=names)
+
+
+def write(strip: Tensor, folder: Folder, about: Mapping[str, Any]) -> Path:
     """Write the pictures (n,C,H,W) uint8 as `<index>.png` and side by side as `strip.png`.
 
     Raises:
         UserError: E-DISK if it cannot be written.
     """
     text = {"steerable": json.dumps(about, sort_keys=True)}
-    durable.folder(out)
-    for i, picture in enumerate(strip):
-        durable.write(out / f"{i}.png", png(picture, text))
+    folder.write({f"{i}.png": png(picture, text) for i, picture in enumerate(strip)})
     shares = [f"{i / (len(strip) - 1):.2f}" for i in range(len(strip))]
-    durable.write(out / "strip.png", png(labelled_grid([strip], [""], shares), text))
-    return out / "strip.png"
+    folder.write({"strip.png": png(labelled_grid([strip], [""], shares), text)})
+    folder.finish()
+    return folder.path / "strip.png"

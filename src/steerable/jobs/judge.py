@@ -28,6 +28,7 @@ from steerable.nn.classifier import Classifier
 
 from . import durable
 from .fitting import MOST, digest, fitted, frozen, known, moved, plain, seen
+from .output import Place, check_file
 
 __all__ = ["Judge", "judge_bytes", "read_judge", "shipped_judge", "train_judge"]
 
@@ -200,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=3600.0, help="most time to train")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    check_file(options.out, Place(None), marks=[b'"judge"'])
     splits = fashion(source="full")
     judge = train_judge(splits.train, splits.held_out, seconds=options.seconds, seed=options.seed)
     more = {

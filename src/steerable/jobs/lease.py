@@ -15,6 +15,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,8 +25,9 @@ from steerable.core.errors import UserError
 from steerable.jobs import durable
 from steerable.jobs.disk import fault, started
 
-__all__ = ["Lease"]
+__all__ = ["Lease", "rewriting"]
 
+WAIT = 5.0  # seconds for another command that rewrites the same model file
 BEAT = 15.0  # seconds between two heartbeats on disk
 STALE = 60.0  # seconds of silence after which a lease of another machine counts as dead
 PATIENCE = 2.0  # seconds in which the winner of the lock must have written its name
@@ -151,6 +154,53 @@ class Lease:
             kept="everything, nothing was changed",
             do=f"wait until {who} ends or stop it, then start the same command again",
         )
+
+
+@contextmanager
+def rewriting(model: Path) -> Iterator[None]:
+    """Hold a model file while it is read, changed and written: no one else's change is lost.
+
+    In a run folder that is the lease of the run, so a training run that goes on is not disturbed.
+
+    Raises:
+        UserError: E-LOCK if another process holds it for longer than a rewrite takes.
+    """
+    run = model.parent
+    in_run = model.name == "model.safetensors" and (run / "recipe.yaml").is_file()
+    held = Lease(run) if in_run else _FileLock(model)
+    end = time.monotonic() + WAIT
+    while True:
+        try:
+            held.__enter__()
+            break
+        except UserError as error:
+            if error.code != "E-LOCK" or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+    try:
+        yield
+    finally:
+        held.__exit__(None, None, None)
+
+
+class _FileLock:
+    """The kernel's lock beside a model file that lies in no run folder."""
+
+    def __init__(self, model: Path) -> None:
+        self.path = model.with_name(f".{model.name}.lock")
+        self._key, self._lock = (os.getpid(), self.path.resolve()), None
+
+    def __enter__(self) -> None:
+        self._lock = None if self._key in _held else durable.lock(self.path)
+        if self._lock is None:
+            got, do = "another command rewrites it", "start the same command again"
+            raise UserError("E-LOCK", where=self.path.name[1:-5], got=got, do=do)
+        _held.add(self._key)
+
+    def __exit__(self, *_: object) -> None:
+        assert self._lock is not None, "entered"
+        _held.discard(self._key)
+        durable.unlock(self._lock)
 
 
 def _place() -> dict[str, str]:

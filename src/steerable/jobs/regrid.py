@@ -22,6 +22,7 @@ from steerable.recipes.recipe import Recipe, checked
 from . import durable
 from .encode import deterministic
 from .grids import NODES, PATHS, SEED, Tables, levels_of, moments, optimised_tables, paths
+from .lease import rewriting
 from .model import Model
 from .steering import answering, steering
 from .wish import Wish, conditioned
@@ -145,14 +146,21 @@ def write(model: Model, recipe: Recipe, tables: Tables) -> Recipe:
     Raises:
         UserError: E-CKPT-* if the file has been damaged since, E-DISK if it cannot be written.
     """
-    tensors, about = store.open_model(model.path)
-    plain = about["recipe"]
-    old = checked(plain, model.recipe.origin).sampler.grid
+    with rewriting(model.path):
+        tensors, about = store.open_model(model.path)
+        changed, made = _with_tables(about["recipe"], recipe, tables)
+        durable.write(model.path, store.pack(tensors, {**about, "recipe": changed}))
+    return made
+
+
+def _with_tables(
+    plain: dict[str, Any], recipe: Recipe, tables: Tables
+) -> tuple[dict[str, Any], Recipe]:
+    """The recipe of a model file with tables beside those it has, as plain data and as a recipe."""
+    old = checked(plain, recipe.origin).sampler.grid
     merged = {**(old.options["tables"] if old.kind == "optimised" else {}), **tables}
     told = {str(steps): merged[steps] for steps in sorted(merged)}
     steps = recipe.sampler.steps if recipe.sampler.steps in merged else max(merged)
     own = {"steps": steps, "grid": {"kind": "optimised", "tables": told}}
     changed = {**plain, "sampler": {**recipe.sampler.flat(), **own}}
-    made = checked(changed, recipe.origin)
-    durable.write(model.path, store.pack(tensors, {**about, "recipe": changed}))
-    return made
+    return changed, checked(changed, recipe.origin)

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from steerable.core.errors import UserError
 from steerable.recipes.origin import artefact
-from steerable.recipes.recipe import Recipe, from_yaml
+from steerable.recipes.recipe import MAX_BYTES, Recipe, from_yaml
 
 from . import durable
 from .model import versions
 
-__all__ = ["Run", "environment"]
+__all__ = ["Run", "data_folder", "environment"]
 
 # Settings that may differ between the sessions of one run: they do not touch what was learnt.
 FREE = (
@@ -33,6 +34,20 @@ FREE = (
 )
 
 OWN = ("lease.json", "lease.lock", "log.txt", "checkpoints", "samples")  # may lie there before
+
+
+def data_folder(run: Path) -> Path | None:
+    """Where the data of a run lies, as its recipe says, if that is a path that can be read."""
+    file = run / "recipe.yaml"
+    try:
+        if not file.is_file() or file.stat().st_size > MAX_BYTES:
+            return None
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        return None  # what is wrong with it is said where the recipe is needed
+    data = tree.get("data") if isinstance(tree, dict) else None
+    path = data.get("path") if isinstance(data, dict) else None
+    return Path(path) if isinstance(path, str) and path else None
 
 
 def environment() -> dict[str, Any]:

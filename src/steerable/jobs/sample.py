@@ -1,11 +1,9 @@
-"""Sampling to tensors and to files: labels and seeds in, pictures with their settings out."""
+"""Sampling to tensors: labels and seeds in, pictures with their settings out."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,14 +19,13 @@ from steerable.recipes.aliases import resolve
 from steerable.recipes.conditioning import INNER, guided
 from steerable.recipes.recipe import Recipe, checked
 
-from . import durable
 from .given import check_weighed, given
 from .model import Model, versions
-from .pictures import bytes_of, film, labelled_grid, png, settings_text
+from .pictures import bytes_of
 from .steering import answering, askable, steering, times_of
 from .wish import Wish, batches, conditioned
 
-__all__ = ["Sample", "drawn", "moments", "sample", "steered"]
+__all__ = ["Progress", "Sample", "by_title", "drawn", "moments", "sample", "settings_of", "steered"]
 
 _LISTS = ("guidance", "constraints", "operator")  # what a setting may change, beside the sampler
 _KEPT = ("steps", "grid", "strength")  # settings that another sampler keeps
@@ -197,10 +194,20 @@ def _batches(recipe: Recipe, wanted: Sequence[Wish], most: int) -> list[list[int
 
 @dataclass(frozen=True)
 class Progress:
-    """Sampling steps done of all, and on the last one the finished sample."""
+    """Sampling steps done of all, with what has just been finished.
+
+    Attributes:
+        done: Steps done.
+        of: Steps of all batches.
+        part: The pictures of a batch, after its last step.
+        places: Where in the order of the wishes they stand.
+        sample: All pictures, on the last item, if they were kept.
+    """
 
     done: int
     of: int
+    part: Sample | None = None
+    places: tuple[int, ...] = ()
     sample: Sample | None = None
 
 
@@ -211,6 +218,8 @@ def sample(
     *,
     frames: list[Tensor] | None = None,
     guide: Sequence[Guidance] = (),
+    keep: bool = True,
+    finished: Set[int] = frozenset(),
 ) -> Iterator[Progress]:
     """Make pictures batch by batch; the last item holds them all.
 
@@ -220,71 +229,64 @@ def sample(
         wanted: The pictures.
         frames: If given, receives x0-hat (n,*S) uint8 of the first batch after every step.
         guide: Further guidances, beside those of the recipe.
+        keep: Whether the last item holds all of them; without, memory does not grow with them.
+        finished: Places of pictures that are made already: a batch of such ones is passed over.
 
     Raises:
         UserError: E-NUM if the numbers do not stay finite.
     """
     groups = _batches(recipe, wanted, BATCH)
-    of = len(groups) * (len(times_of(model.denoiser, recipe)) - 1)
-    done, most = 0, 0
+    steps = len(times_of(model.denoiser, recipe)) - 1
+    of, done = len(groups) * steps, 0
     spec = askable(model, recipe)
-    pictures = []
+    parts: list[Sample] = []
     for number, places in enumerate(groups):
+        if finished.issuperset(places):
+            done += steps
+            continue
         calls, x = 0, torch.empty(0)
         batch = [wanted[i] for i in places]
         path = moments(model.denoiser, recipe, spec, batch, guide=guide)
-        for moment, calls in path:  # noqa: B007
+        for at, (moment, calls) in enumerate(path, 1):  # noqa: B007
             x = moment.x
             if frames is not None and number == 0:
                 frames.append(bytes_of(moment.x0))
-            done += 1
-            if done < of:
-                yield Progress(done, of)
-        pictures.append(bytes_of(x))
-        most = max(most, calls)
-    x = torch.cat(pictures)[torch.cat([torch.tensor(g) for g in groups]).argsort()]
-    yield Progress(done, of, Sample(x, tuple(wanted), recipe, most))
+            if at < steps:
+                yield Progress(done + at, of)
+        done += steps
+        part = Sample(bytes_of(x), tuple(batch), recipe, calls)
+        last = number == len(groups) - 1
+        whole = None
+        if keep:
+            parts.append(part)
+            whole = _joined(parts, groups, wanted) if last else None
+        yield Progress(done, of, part, tuple(places), whole)
 
 
-def settings_of(made: Sample, model: Model, wish: Wish) -> dict[str, Any]:
+def _joined(
+    parts: Sequence[Sample], groups: Sequence[Sequence[int]], wanted: Sequence[Wish]
+) -> Sample:
+    """The pictures of all batches in the order of their wishes."""
+    order = torch.cat([torch.tensor(group) for group in groups]).argsort()
+    x = torch.cat([part.x for part in parts])[order]
+    return Sample(x, tuple(wanted), parts[0].recipe, max(part.calls for part in parts))
+
+
+def settings_of(recipe: Recipe, model: Model, wish: Wish) -> dict[str, Any]:
     """Everything that is needed to make a picture again, as plain data."""
     return {
         "label": wish.label,
         "cond": dict(wish.cond),
         "seed": wish.seed,
-        "sampler": made.recipe.sampler.flat(),
-        "guidance": [part.flat() for part in made.recipe.guidance],
-        "constraints": [part.flat() for part in made.recipe.constraints],
-        "operator": made.recipe.operator and made.recipe.operator.flat(),
+        "sampler": recipe.sampler.flat(),
+        "guidance": [part.flat() for part in recipe.guidance],
+        "constraints": [part.flat() for part in recipe.constraints],
+        "operator": recipe.operator and recipe.operator.flat(),
         "size": list(model.spec.shape),
         "model": model.spec.name,
         "model_sha256": model.about.get("sha256"),
         "versions": versions(),
     }
-
-
-def write(made: Sample, model: Model, out: Path, frames: Sequence[Tensor] = ()) -> list[Path]:
-    """Write `<index>.png`, `grid.png`, `samples.jsonl` and, with frames, `film.webp`.
-
-    Raises:
-        UserError: E-DISK if it cannot be written.
-    """
-    durable.folder(out)
-    lines, paths = [], []
-    for index, (x, wish) in enumerate(zip(made.x, made.wishes, strict=True)):
-        settings = settings_of(made, model, wish)
-        text = {"steerable": json.dumps(settings, sort_keys=True), **settings_text(settings)}
-        path = out / f"{index}.png"
-        durable.write(path, png(x, text))
-        paths.append(path)
-        record = {"index": index, "file": path.name, **settings}
-        lines.append(json.dumps(record, sort_keys=True, ensure_ascii=False))
-    durable.write(out / "samples.jsonl", ("\n".join(lines) + "\n").encode())
-    rows, titles = by_title(made)
-    durable.write(out / "grid.png", png(labelled_grid(rows, titles)))
-    if frames:
-        durable.write(out / "film.webp", film(frames))
-    return paths
 
 
 def by_title(made: Sample) -> tuple[list[Tensor], list[str]]:

@@ -22,7 +22,9 @@ from steerable.recipes.recipe import Recipe
 from . import durable
 from .judge import Judge
 from .judged import distance, judge_for, measurable, obedience, reference
-from .model import Model
+from .lease import rewriting
+from .model import Model, read_about
+from .output import Folder, Place, claim
 from .pictures import labelled_grid, png
 from .sample import sample, steered
 from .wish import Wish
@@ -206,13 +208,30 @@ def _curves(tried: Sequence[Tried]) -> bytes | None:
     return buffer.getvalue()
 
 
-def write(out: Path, model: Model, tried: Sequence[Tried]) -> list[Path]:
+def claim_sweep(model: Model, settings: Sequence[Setting], place: Place, **facts: Any) -> Folder:
+    """The folder for a sweep, before it is run.
+
+    Args:
+        model: The model.
+        settings: What will be tried.
+        place: Where the user wants the results.
+        facts: What else the results depend on.
+
+    Raises:
+        UserError: As `output.claim`.
+    """
+    request = {"model": model.about.get("sha256"), **facts}
+    request["settings"] = [setting.title for setting in settings]
+    names = ("sweep.json", "grid.png", "curves.png")
+    return claim(place, "sweep", "sweep", request, names=names)
+
+
+def write(folder: Folder, model: Model, tried: Sequence[Tried]) -> list[Path]:
     """Write `sweep.json`, `grid.png` and, where matplotlib is, `curves.png`.
 
     Raises:
         UserError: E-DISK if it cannot be written.
     """
-    durable.folder(out)
     choice = best(tried)
     plain = {
         "model_sha256": model.about.get("sha256"),
@@ -227,9 +246,9 @@ def write(out: Path, model: Model, tried: Sequence[Tried]) -> list[Path]:
     )
     files = {"sweep.json": text.encode(), "grid.png": png(sheet), "curves.png": _curves(tried)}
     found = {name: data for name, data in files.items() if data is not None}
-    for name, data in found.items():
-        durable.write(out / name, data)
-    return [out / name for name in found]
+    folder.write(found)
+    folder.finish()
+    return [folder.path / name for name in found]
 
 
 def keep(model: Model, setting: Setting) -> Recipe:
@@ -243,9 +262,11 @@ def keep(model: Model, setting: Setting) -> Recipe:
     Raises:
         UserError: E-CKPT-* if the file has been damaged since, E-DISK if it cannot be written.
     """
-    tensors, about = store.open_model(model.path)
-    made = setting.of(model.recipe)
-    told = {"sampler": made.sampler.flat(), "guidance": [part.flat() for part in made.guidance]}
-    changed = {**about["recipe"], **told}
-    durable.write(model.path, store.pack(tensors, {**about, "recipe": changed}))
+    with rewriting(model.path):
+        tensors, about = store.open_model(model.path)
+        now, _ = read_about(about, model.path.name, model.recipe.trusted)
+        made = setting.of(now)  # another command may have changed the file since it was loaded
+        told = {"sampler": made.sampler.flat(), "guidance": [part.flat() for part in made.guidance]}
+        changed = {**about["recipe"], **told}
+        durable.write(model.path, store.pack(tensors, {**about, "recipe": changed}))
     return made
