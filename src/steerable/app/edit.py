@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from steerable.core.errors import UserError
+from steerable.core.errors import UserError, visible
 
-from .console import Bar, duration, result, say_alias
+from .console import Bar, duration, result, say_alias, whole_grid
 from .options import AllowCode, Cond, Count, Flag, Guiding, Json, Run, Whole, place, told
 
 if TYPE_CHECKING:
@@ -165,13 +165,14 @@ def _edited(model: Model, recipe: Recipe, wanted: Edit) -> Edited:
 
 
 def _tell(made: Edited, model: Model, where: Path, start: float, *, as_json: bool) -> None:
-    from steerable.jobs.edited import write
+    from steerable.jobs.edited import laid_out, write
+    from steerable.jobs.pictures import rows_left_out
 
     write(made, model, where)
     notes = list(dict.fromkeys(note for piece in made.pieces for note in piece.notes))
     for note in notes:
-        print(f"note  {note}", file=sys.stderr)
-    recipe, n = made.sample.recipe, len(made.x)
+        print(visible(f"note  {note}"), file=sys.stderr)
+    recipe, n, hidden = made.sample.recipe, len(made.x), rows_left_out(*laid_out(made))
     plain: dict[str, Any] = {
         "out": str(where),
         "n": n,
@@ -183,10 +184,11 @@ def _tell(made: Edited, model: Model, where: Path, start: float, *, as_json: boo
         "guidance": [part.flat() for part in recipe.guidance],
         "constraints": [part.flat() for part in recipe.constraints],
         "notes": notes,
+        "grid_left_out": hidden,
     }
     how = f" by {made.method}" if made.method else ""
     done = f"{n} pictures{how} in {where}, {made.sample.calls} calls of the network each"
-    result(plain, as_json=as_json, lines=[done, str(where / "grid.png")])
+    result(plain, as_json=as_json, lines=[done, str(where / "grid.png"), *whole_grid(hidden)])
 
 
 def _replay(png: Path, model: Model, what: What, out: Path, *, as_json: bool) -> int:

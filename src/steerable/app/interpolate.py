@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .console import result
+from .console import result, whole_grid
 from .options import AllowCode, Json, Run, Walk, Whole, place, told
 
 __all__ = ["interpolate"]
@@ -37,7 +37,8 @@ def interpolate(
     """
     from steerable import api
     from steerable.jobs.encode import picture_of, rows
-    from steerable.jobs.interpolate import write
+    from steerable.jobs.interpolate import laid_out, write
+    from steerable.jobs.pictures import rows_left_out
 
     walk = walk or Walk()
     model = api.load(run, allow_code=allow_code)
@@ -49,5 +50,7 @@ def interpolate(
     plain = {"pictures": [a.name, b.name], "count": count, "cond": cond}
     where = place(out, run, "between")
     path = write(strip, where, {**plain, "sampler": recipe.sampler.flat()})
-    result({"out": str(where), **plain}, as_json=json, lines=[str(path)])
+    hidden = rows_left_out(*laid_out(strip))
+    told_of = {"out": str(where), **plain, "grid_left_out": hidden}
+    result(told_of, as_json=json, lines=[str(path), *whole_grid(hidden)])
     return 0

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .console import Bar, duration, result, say_alias
+from .console import Bar, duration, result, say_alias, whole_grid
 from .options import AllowCode, Cond, Count, Flag, Guiding, Json, Run, Whole, Words, place
 
 if TYPE_CHECKING:
@@ -74,7 +74,10 @@ def _wanted(
 
 def _tell(made: Sample, where: Path, seconds: float, *, as_json: bool) -> int:
     """Say what was made, and leave with success."""
-    recipe, n = made.recipe, len(made.wishes)
+    from steerable.jobs.pictures import rows_left_out
+    from steerable.jobs.sample import by_title
+
+    recipe, n, hidden = made.recipe, len(made.wishes), rows_left_out(*by_title(made))
     plain = {
         "out": str(where),
         "n": n,
@@ -82,9 +85,10 @@ def _tell(made: Sample, where: Path, seconds: float, *, as_json: bool) -> int:
         "calls": made.calls,
         "sampler": recipe.sampler.flat(),
         "guidance": [part.flat() for part in recipe.guidance],
+        "grid_left_out": hidden,
     }
     done = f"{n} pictures in {where}, {made.calls} calls of the network each"
-    result(plain, as_json=as_json, lines=[done, str(where / "grid.png")])
+    result(plain, as_json=as_json, lines=[done, str(where / "grid.png"), *whole_grid(hidden)])
     return 0
 
 

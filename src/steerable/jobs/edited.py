@@ -18,14 +18,13 @@ from .canvas import Pictures
 from .edit import Edit, Edited, lifted, made_of
 from .edit_given import Piece, pieces
 from .model import Model
-from .pictures import labelled_grid, png, settings_text
+from .pictures import png, settings_text, sheet
 from .sample import BATCH, sample, settings_of
 from .steering import askable
 from .wish import batches
 
-__all__ = ["replayed", "settings_in", "write"]
+__all__ = ["laid_out", "replayed", "settings_in", "write"]
 
-ROWS = 100  # most pictures in grid.png
 _ASKED = ("factor", "strength", "from_label", "to_label", "upscale", "colourise", "outpaint")
 
 
@@ -67,13 +66,13 @@ def write(made: Edited, model: Model, out: Path) -> list[Path]:
         record = {"index": index, "file": path.name, **settings}
         lines.append(json.dumps(record, sort_keys=True, ensure_ascii=False))
     durable.write(out / "edits.jsonl", ("\n".join(lines) + "\n").encode())
-    durable.write(out / "grid.png", png(_sheet(made)))
+    durable.write(out / "grid.png", png(sheet(*laid_out(made)).image))
     return paths
 
 
-def _sheet(made: Edited) -> Any:
-    """What was given beside what was made, a row a picture."""
-    n, found = made.wanted.n, made.pieces[:ROWS]
+def laid_out(made: Edited) -> tuple[list[Tensor], list[str], list[str]]:
+    """What was given beside what was made, a row a picture: rows, their names, the columns'."""
+    n, found = made.wanted.n, made.pieces
     rows = [
         torch.cat([torch.stack(list(piece.shown.values())), made.x[i * n : (i + 1) * n]])
         for i, piece in enumerate(found)
@@ -81,7 +80,7 @@ def _sheet(made: Edited) -> Any:
     after = ["after", *[""] * (n - 1)]
     columns = [*found[0].shown, *after]
     names = [piece.name if len(found) > 1 else "" for piece in found]
-    return labelled_grid(rows, names, columns)
+    return rows, names, columns
 
 
 def settings_in(path: Path) -> dict[str, Any]:

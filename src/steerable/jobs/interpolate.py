@@ -15,9 +15,9 @@ from steerable.recipes.recipe import Recipe
 from . import durable
 from .encode import decoded, encoded, floats_of
 from .model import Model
-from .pictures import bytes_of, labelled_grid, png
+from .pictures import bytes_of, png, sheet
 
-__all__ = ["interpolated", "slerp", "write"]
+__all__ = ["interpolated", "laid_out", "slerp", "write"]
 
 
 def slerp(a: Tensor, b: Tensor, share: float | Tensor) -> Tensor:
@@ -96,6 +96,10 @@ def write(strip: Tensor, out: Path, about: dict[str, object]) -> Path:
     durable.folder(out)
     for i, picture in enumerate(strip):
         durable.write(out / f"{i}.png", png(picture, text))
-    shares = [f"{i / (len(strip) - 1):.2f}" for i in range(len(strip))]
-    durable.write(out / "strip.png", png(labelled_grid([strip], [""], shares), text))
+    durable.write(out / "strip.png", png(sheet(*laid_out(strip)).image, text))
     return out / "strip.png"
+
+
+def laid_out(strip: Tensor) -> tuple[list[Tensor], list[str], list[str]]:
+    """The one row of `strip.png`, its empty name, and the share of the way above each picture."""
+    return [strip], [""], [f"{i / (len(strip) - 1):.2f}" for i in range(len(strip))]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from steerable.core.errors import UserError
+from steerable.core.errors import UserError, visible
 from steerable.recipes.recipe import Recipe, from_yaml
 
 from . import durable
@@ -141,7 +141,7 @@ class Run:
     def append(self, name: str, record: Mapping[str, Any] | str) -> None:
         """Add a line to a log; the loss of one is counted and does not stop training."""
         plain = isinstance(record, str)
-        line = record if plain else json.dumps(record, sort_keys=True, allow_nan=False)
+        line = visible(record) if plain else json.dumps(record, sort_keys=True, allow_nan=False)
         self.tolerate(name, lambda: durable.append(self.path / name, line))
 
     def tolerate(self, kind: str, write: Any) -> None:

@@ -24,7 +24,7 @@ from steerable.recipes.recipe import Recipe, checked
 from . import durable
 from .given import check_weighed, given
 from .model import Model, versions
-from .pictures import bytes_of, film, labelled_grid, png, settings_text
+from .pictures import bytes_of, film, png, settings_text, sheet
 from .steering import answering, askable, steering, times_of
 from .wish import Wish, batches, conditioned
 
@@ -281,7 +281,7 @@ def write(made: Sample, model: Model, out: Path, frames: Sequence[Tensor] = ()) 
         lines.append(json.dumps(record, sort_keys=True, ensure_ascii=False))
     durable.write(out / "samples.jsonl", ("\n".join(lines) + "\n").encode())
     rows, titles = by_title(made)
-    durable.write(out / "grid.png", png(labelled_grid(rows, titles)))
+    durable.write(out / "grid.png", png(sheet(rows, titles).image))
     if frames:
         durable.write(out / "film.webp", film(frames))
     return paths
