@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import math
-from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from .attended import Attended, Layer
 from .inside import Inside
 from .lettering import plain_log, plot_text, shortened
 from .model import Model
+from .page import rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -231,27 +231,21 @@ def write_inside(out: Path, model: Model, inside: Inside) -> list[Path]:
     Raises:
         UserError: E-DISK if it cannot be written.
     """
-    from jinja2 import Environment
-
-    template = resources.files("steerable").joinpath("jobs/inside.html.j2").read_text("utf-8")
     attention = inside.attention
     names = [name for table in inside.numbers["similarity"].values() for name in table["names"]]
     with plot_text([*names, *(() if attention is None else attention.words)]):
         pictures = _pictures(inside)
-    page = (
-        Environment(autoescape=True)
-        .from_string(template)
-        .render(
-            **inside.numbers,
-            **pictures,
-            asked="" if attention is None else attention.wish.title or "nothing",
-            words=() if attention is None else attention.words,
-            sha256=model.about.get("sha256", ""),
-        )
+    page = rendered(
+        "inside.html.j2",
+        **inside.numbers,
+        **pictures,
+        asked="" if attention is None else attention.wish.title or "nothing",
+        words=() if attention is None else attention.words,
+        sha256=model.about.get("sha256", ""),
     )
     plain = json.dumps(inside.numbers, ensure_ascii=False, allow_nan=False)
     numbers = out.with_suffix(".json")
     durable.folder(out.parent)
     durable.write(numbers, plain.encode() + b"\n")
-    durable.write(out, page.encode())
+    durable.write(out, page)
     return [out, numbers]
