@@ -81,5 +81,5 @@ def _subset(path: Any, characters: Iterable[str]) -> bytes:
     cutter.populate(unicodes=[ord(c) for c in characters])
     with subset.load_font(str(path), options) as font:
         cutter.subset(font)
-        font.save(buffer)
+        subset.save_font(font, buffer, options)
     return buffer.getvalue()

@@ -276,7 +276,9 @@ def _weakest(report: Mapping[str, Any]) -> Iterator[str]:
             if name in figures
         ]
         if known:
+            # A word between name and number: digits after Arabic letters are set right to left.
             worst = ", ".join(
-                f"{label} {_told(f)}" for _, label, f in sorted(known, key=lambda row: row[:2])[:3]
+                f"{label} with {_told(f)}"
+                for _, label, f in sorted(known, key=lambda row: row[:2])[:3]
             )
             yield f"The classes {what}: {worst}."
