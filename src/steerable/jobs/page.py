@@ -19,18 +19,18 @@ __all__ = ["rendered"]
 STACK = (
     'system-ui, "Segoe UI", Roboto, "Noto Sans", "PingFang SC", "Hiragino Sans", '
     '"Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans CJK SC", "Source Han Sans SC", '
-    '"WenQuanYi Micro Hei", '
+    '"WenQuanYi Micro Hei", sans-serif'
 )
 MARK = "/* fonts */"  # of a template, before anything that a user has named
-LATIN = 0x24F  # up to here every system has the letters
+IDEOGRAPHS = 0x2E80  # from here on; below, every system has the letters and signs
 
 
 def rendered(template: str, **values: Any) -> bytes:
     """A page of the package as UTF-8.
 
     Everything but what the template marks as safe is escaped, control characters and bidi
-    overrides too. `NAME|short` leaves the middle of a long name out. Characters beyond the Latin
-    ones come with the page, as a font of those alone, so that a reader needs no font for them.
+    overrides too. `NAME|short` leaves the middle of a long name out. Hanzi, kana and hangul
+    come with the page, as a font of those alone, so that a reader needs no font for them.
 
     Args:
         template: File name in `jobs`.
@@ -55,19 +55,14 @@ def _shown(value: Any) -> Any:
 
 def _faces(page: str) -> str:
     """The rules for fonts: those of the reader's system, and what the page needs beside them."""
-    needed = {c for c in page if ord(c) > LATIN}
-    faces, families = [], []
-    for path, family in zip(own_fonts(), FAMILIES, strict=True):
-        mine = {c for c in needed if covers(path, c)}
-        needed -= mine
-        if mine and find_spec("fontTools") is not None:  # it comes with the library of the plots
-            data = base64.b64encode(_subset(path, mine)).decode()
-            source = f"url(data:font/{path.suffix[1:]};base64,{data})"
-            faces.append(f'@font-face {{ font-family: "{family}"; src: {source} }}')
-            families.append(f'"{family}", ')
+    path, family = own_fonts()[-1], FAMILIES[-1]
+    needed = {c for c in page if ord(c) >= IDEOGRAPHS and covers(path, c)}
+    if not needed or find_spec("fontTools") is None:  # it comes with the library of the plots
+        return f"body {{ font-family: {STACK} }}"
+    source = f"url(data:font/otf;base64,{base64.b64encode(_subset(path, needed)).decode()})"
+    face = f'@font-face {{ font-family: "{family}"; src: {source} }}'
     # Ours come first: browsers keep the box that they drew before a later one was loaded.
-    stack = "".join(families) + STACK + "sans-serif"
-    return "\n  ".join([*faces, f"body {{ font-family: {stack} }}"])
+    return f'{face}\n  body {{ font-family: "{family}", {STACK} }}'
 
 
 def _subset(path: Any, characters: Iterable[str]) -> bytes:
