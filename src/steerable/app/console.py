@@ -9,9 +9,9 @@ import time
 from types import FrameType
 from typing import Any
 
-from steerable.core.errors import UserError
+from steerable.core.errors import UserError, visible
 
-__all__ = ["Bar", "Stop", "duration", "fail", "result", "say_alias"]
+__all__ = ["Bar", "Stop", "duration", "fail", "plain_json", "result", "say_alias", "whole_grid"]
 
 
 def fail(error: UserError, *, as_json: bool) -> int:
@@ -19,16 +19,29 @@ def fail(error: UserError, *, as_json: bool) -> int:
     line = " ".join(str(error).split())
     print(f"error[{error.code}] {line}", file=sys.stderr)
     if as_json:
-        print(json.dumps(error.record(), ensure_ascii=False))
+        print(plain_json(error.record()))
     return error.exit_code
 
 
 def result(value: Any, *, as_json: bool, lines: list[str]) -> None:
     """Print a result: one JSON object, or lines for people."""
     if as_json:
-        print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        print(plain_json(value))
     else:
-        print("\n".join(lines))
+        print("\n".join(map(visible, lines)))
+
+
+def plain_json(value: Any) -> str:
+    """One JSON object in a line, true to every name; what could steer a terminal is escaped."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if visible(text) == text:
+        return text
+    return "".join(c if visible(c) == c else json.dumps(c)[1:-1] for c in text)
+
+
+def whole_grid(left_out: int) -> list[str]:
+    """The line that says how many pictures a grid does not show, none if it shows all."""
+    return [f"the grid leaves out {left_out:,} pictures, which are files"] if left_out else []
 
 
 def say_alias(sampler: str | None) -> None:
@@ -37,7 +50,7 @@ def say_alias(sampler: str | None) -> None:
 
     alias = resolve(sampler) if sampler is not None else None
     if alias is not None:
-        print(f"sampler  '{sampler}' is {alias} here", file=sys.stderr)
+        print(visible(f"sampler  '{sampler}' is {alias} here"), file=sys.stderr)
 
 
 def duration(seconds: float) -> str:
@@ -60,6 +73,7 @@ class Bar:
 
     def show(self, share: float, text: str, *, last: bool = False) -> None:
         """Show the share done, 0 to 1, with a text."""
+        text = visible(text)
         now = time.monotonic()
         if not last and now - self._last < (0.2 if self.live else 10.0):
             return
@@ -74,6 +88,7 @@ class Bar:
 
     def say(self, text: str) -> None:
         """A line of its own."""
+        text = visible(text)
         if self.live and self._width:
             print("\r" + " " * self._width + "\r", end="", file=sys.stderr)
             self._width = 0

@@ -28,12 +28,14 @@ class Drawn:
         resumed: Pictures that were there already.
         calls: Most calls of the network for one picture.
         seconds: The time it took.
+        left_out: Pictures that the grid does not show.
     """
 
     pictures: int
     resumed: int
     calls: int
     seconds: float
+    left_out: int
 
 
 def watched(steps: Iterator[Progress | Editing], folder: Folder, n: int, stop: Stop) -> Drawn:
@@ -57,6 +59,9 @@ def watched(steps: Iterator[Progress | Editing], folder: Folder, n: int, stop: S
         bar.show(at.done / at.of, f"{n:,} pictures  {rate:.3g}/s  {left} left", last=last)
         if stop.code and not last:
             break
-    calls = max((int(told.get("calls", 0)) for told in folder.facts), default=0)
+    calls, left_out = (
+        max((int(told.get(key, 0)) for told in folder.facts), default=0)
+        for key in ("calls", "grid_left_out")
+    )
     resumed = min(there, n - made)
-    return Drawn(made, resumed, calls, round(time.monotonic() - start, 2))
+    return Drawn(made, resumed, calls, round(time.monotonic() - start, 2), left_out)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from steerable.core.errors import UserError
+from steerable.core.errors import UserError, visible
 
-from .console import Stop, result, say_alias
+from .console import Stop, result, say_alias, whole_grid
 from .drawing import GOES_ON, watched
 from .options import (
     AllowCode,
@@ -144,7 +144,7 @@ def edit(
     task = job.task(model, recipe, wanted)
     notes = list(dict.fromkeys(note for piece in task.pieces for note in piece.notes))
     for note in notes:
-        print(f"note  {note}", file=sys.stderr)
+        print(visible(f"note  {note}"), file=sys.stderr)
     with claim_edits(task, where) as folder, Stop() as stop:
         made = watched(write_edits(folder, task), folder, len(task.wishes), stop)
     n = made.resumed + made.pictures
@@ -159,13 +159,14 @@ def edit(
         "guidance": [part.flat() for part in recipe.guidance],
         "constraints": [part.flat() for part in recipe.constraints],
         "notes": notes,
+        "grid_left_out": made.left_out,
         "resumed": made.resumed,
         "stopped": bool(stop.code),
     }
     by = f" by {task.method}" if task.method else ""
     done = f"{n} pictures{by} in {folder.path}, {made.calls} calls of the network each"
-    end = GOES_ON if stop.code else str(folder.path / "grid.png")
-    result(plain, as_json=json, lines=[done, end])
+    grid = [str(folder.path / "grid.png"), *whole_grid(made.left_out)]
+    result(plain, as_json=json, lines=[done, *([GOES_ON] if stop.code else grid)])
     return stop.code
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .console import result
+from .console import result, whole_grid
 from .options import AllowCode, Force, Json, Out, Run, Walk, Whole, place, told
 
 __all__ = ["interpolate"]
@@ -51,5 +51,7 @@ def interpolate(
     with claim_strip(model, about, place(out, run, a, b, force=force)) as folder:
         strip = api.interpolated(model, first, last, count, cond=row, recipe=recipe)
         path = write(strip, folder, about)
-    result({"out": str(folder.path), **plain}, as_json=json, lines=[str(path)])
+    hidden = max(int(told.get("grid_left_out", 0)) for told in folder.facts)
+    told_of = {"out": str(folder.path), **plain, "grid_left_out": hidden}
+    result(told_of, as_json=json, lines=[str(path), *whole_grid(hidden)])
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .console import Stop, result, say_alias
+from .console import Stop, result, say_alias, whole_grid
 from .drawing import GOES_ON, watched
 from .options import (
     AllowCode,
@@ -82,12 +82,13 @@ def sample(
         "calls": made.calls,
         "sampler": recipe.sampler.flat(),
         "guidance": [part.flat() for part in recipe.guidance],
+        "grid_left_out": made.left_out,
         "resumed": made.resumed,
         "stopped": bool(stop.code),
     }
     done = f"{n} pictures in {folder.path}, {made.calls} calls of the network each"
-    end = GOES_ON if stop.code else str(folder.path / "grid.png")
-    result(plain, as_json=json, lines=[done, end])
+    grid = [str(folder.path / "grid.png"), *whole_grid(made.left_out)]
+    result(plain, as_json=json, lines=[done, *([GOES_ON] if stop.code else grid)])
     return stop.code
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerable.core.errors import UserError
 
-from .console import Bar, duration, result
+from .console import Bar, duration, result, whole_grid
 from .options import (
     AllowCode,
     Count,
@@ -98,6 +98,7 @@ def sweep(
     from steerable import api
     from steerable.jobs import sweep as job
     from steerable.jobs.data import splits_for
+    from steerable.jobs.pictures import rows_left_out
 
     settings = _listed(guidance, interval, steps, sampler)
     model = api.load(run, allow_code=allow_code or ())
@@ -113,8 +114,10 @@ def sweep(
         "settings": [one.result for one in tried],
         "files": [str(path) for path in files],
         "kept": str(model.path) if keep else None,
+        "grid_left_out": rows_left_out(*job.laid_out(model, tried)),
     }
     lines = [f"best     {choice.setting.title}", *map(str, files)]
+    lines += whole_grid(plain["grid_left_out"])
     result(plain, as_json=json, lines=[*lines, *([f"kept in {model.path}"] if keep else [])])
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CODES", "Fault", "UserError"]
+__all__ = ["CODES", "Fault", "UserError", "visible"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,13 @@ CODES: dict[str, Fault] = {
 }
 
 
+def visible(text: str) -> str:
+    """The text with what steers a terminal or hides escaped: controls, line ends, bidi marks."""
+    kept = "\u200c\u200d\u3000\xa0"  # joiners of scripts and of emoji, and wide spaces
+    shown = (c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
+    return "".join(shown)
+
+
 class UserError(ValueError):
     """A fault that a user can cause and mend.
 
@@ -57,7 +64,7 @@ class UserError(ValueError):
         assert code in CODES, f"{code} is not in the catalogue"
         self.code = code
         self.where, self.got, self.takes, self.kept, self.do = where, got, takes, kept, do
-        super().__init__(" · ".join(part for part in (where, got, takes, kept, do) if part))
+        super().__init__(visible(" · ".join(p for p in (where, got, takes, kept, do) if p)))
 
     @property
     def exit_code(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,14 @@ from steerable.core.errors import UserError
 from . import durable
 from .doctor import Diagnosis
 from .doctor_findings import Finding
+from .page import rendered
 from .pictures import png
 
 __all__ = ["require", "write_page"]
 
 ROWS = 24  # of pictures shown of a finding
 ACROSS = 12  # pictures of a row
+CLASSES = 200  # shown with pictures, so that a page of thousands still opens
 SHOWN = 12  # pictures of each class
 SIDE = 72  # pixels of the longer side of a thumbnail
 
@@ -73,7 +74,7 @@ def _classes(diagnosis: Diagnosis) -> list[dict[str, Any]]:
     counted, train = diagnosis.report["classes"], diagnosis.splits.train
     most = max((row["train"] + row["held_out"] for row in counted.values()), default=1)
     found = []
-    for index, (name, row) in enumerate(counted.items()):
+    for index, (name, row) in enumerate(list(counted.items())[:CLASSES]):
         places = torch.nonzero(train.cond["label"] == index)[:SHOWN, 0].tolist()
         pictures = [_thumbnail(train.x[i], diagnosis.names[i]) for i in places]
         shares = {key: 100 * row[key] / max(1, most) for key in ("train", "held_out")}
@@ -88,24 +89,19 @@ def write_page(out: Path, diagnosis: Diagnosis) -> Path:
         UserError: E-EXTRA without Jinja2; E-DISK if it cannot be written.
     """
     require()
-    from jinja2 import Environment
-
     x = torch.cat([diagnosis.splits.train.x, diagnosis.splits.held_out.x])
-    template = resources.files("steerable").joinpath("jobs/doctor.html.j2").read_text("utf-8")
     tally = {
         severity: sum(f.severity == severity for f in diagnosis.findings)
         for severity in ("problem", "warning", "note")
     }
-    page = (
-        Environment(autoescape=True)
-        .from_string(template)
-        .render(
-            report=diagnosis.report,
-            sections=[_section(f, x, diagnosis.names) for f in diagnosis.findings],
-            classes=_classes(diagnosis),
-            tally=tally,
-        )
+    page = rendered(
+        "doctor.html.j2",
+        report=diagnosis.report,
+        sections=[_section(f, x, diagnosis.names) for f in diagnosis.findings],
+        classes=_classes(diagnosis),
+        more=max(0, len(diagnosis.report["classes"]) - CLASSES),
+        tally=tally,
     )
     durable.folder(out.parent)
-    durable.write(out, page.encode())
+    durable.write(out, page)
     return out

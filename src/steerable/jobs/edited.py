@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,15 @@ from .edit import Edit, Editing, Task, lifted, made_of, perform
 from .edit_given import Piece, pieces
 from .model import Model
 from .output import Folder, Place, claim
-from .pictures import labelled_grid, png
+from .pictures import Sheet, png, sheet
 from .sample import BATCH, sample, settings_of
-from .sample_files import PictureLog, picture, read_png
+from .sample_files import SHOWN, PictureLog, picture, read_png
 from .steering import askable
 from .wish import batches
 
 __all__ = ["claim_edits", "replayed", "settings_in", "write_edits"]
 
 LOG, GRID = "edits.jsonl", "grid.png"
-ROWS = 100  # most pictures in grid.png
 _ASKED = ("factor", "strength", "from_label", "to_label", "upscale", "colourise", "outpaint")
 
 
@@ -86,20 +86,23 @@ def write_edits(folder: Folder, job: Task) -> Iterator[Editing]:
             told = [settings(i) for i in progress.places]
             log.add(progress.part, progress.places, told)
         yield progress
-    log.finish({GRID: png(_sheet(job, folder.path))})
+    page = _sheet(job, folder.path)
+    log.finish({GRID: png(page.image)}, grid_left_out=page.left_out)
 
 
-def _sheet(job: Task, path: Path) -> Any:
+def _sheet(job: Task, path: Path) -> Sheet:
     """What was given beside what was made, a row a picture."""
-    n, found = job.wanted.n, job.pieces[:ROWS]
-    rows = []
+    n, rows = job.wanted.n, []
+    found = job.pieces[: max(1, SHOWN // n)]
     for i, piece in enumerate(found):
         made = [read_png(path / f"{k}.png") for k in range(i * n, (i + 1) * n)]
         rows.append(torch.stack([*piece.shown.values(), *made]))
     after = ["after", *[""] * (n - 1)]
     columns = [*found[0].shown, *after]
     names = [piece.name if len(found) > 1 else "" for piece in found]
-    return labelled_grid(rows, names, columns)
+    page = sheet(rows, names, columns)
+    rest = sum(len(piece.shown) + n for piece in job.pieces[len(found) :])
+    return replace(page, of=page.of + rest)
 
 
 def settings_in(path: Path) -> dict[str, Any]:

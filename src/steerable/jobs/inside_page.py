@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import math
-from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,10 @@ from steerable.core.errors import UserError
 from . import durable
 from .attended import Attended, Layer
 from .inside import Inside
+from .lettering import plain_log, plot_text, shortened
 from .model import Model
-from .output import PAGE, Place, check_file
+from .output import HEAD, PAGE, Place, check_file
+from .page import rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +33,7 @@ MADE_BY = "steerable look"
 BLUE, ORANGE, GREY = "#1f4e8c", "#d08b4f", "#555555"
 DOTS = 110  # a inch, of pictures that are no lines
 NAMED = 60  # rows of a table that have a name beside them
+NAME = 24  # columns of a name in a plot
 NUMBERED = 14  # rows of a table with the number in each cell
 
 
@@ -64,7 +66,7 @@ def _figure(width: float, height: float) -> Figure:
 
 def _heat(table: dict[str, Any]) -> str:
     """The matrix of cosines; the diagonal is left blank, so that the colours serve the rest."""
-    names = table["names"]
+    names = [shortened(name, NAME) for name in table["names"]]
     cosine = torch.tensor(
         [[float("nan") if v is None else v for v in row] for row in table["cosine"]]
     ).fill_diagonal_(torch.nan)
@@ -99,6 +101,7 @@ def _schedule(found: dict[str, Any]) -> str:
     scales.plot(found["t"], found["sigma"], color=ORANGE, label="sigma")
     if max(found["sigma"]) > 5:
         scales.set_yscale("log")
+        plain_log(scales.yaxis)
     scales.set(xlabel="t (0 is data)", title="scales of signal and noise")
     scales.legend(frameon=False, fontsize=8)
     ratio.plot(found["t"], found["log_snr"], color=GREY, lw=1)
@@ -140,6 +143,7 @@ def _loss(found: dict[str, Any]) -> str:
         axes.plot(found["levels"], least, "--", color="black", lw=1.2, label=name)
     axes.set(yscale="log", xlabel="log(sigma / alpha): data left, noise right", ylabel="loss")
     axes.set_ylim(bottom=floor)
+    plain_log(axes.yaxis)
     behind = axes.twinx()
     behind.fill_between(found["levels"], found["law"], color="#9db4d0", alpha=0.3, lw=0)
     behind.set(yticks=[], ylim=(0, 3 * max(found["law"])))
@@ -191,7 +195,7 @@ def _maps(found: Attended, layer: Layer, *, words: bool) -> str:
                 axes.plot(*place, "o", ms=4, mfc="#4fe3c1", mec="black", mew=0.6)
     every[0][0].set_title("x0-hat", fontsize=8)
     for c in range(columns):
-        title = found.words[c] if words else "from the dot"
+        title = shortened(found.words[c], NAME) if words else "from the dot"
         every[0][c + 1].set_title(title, fontsize=9 if words else 8)
     for axes in every.flat:
         axes.set(xticks=[], yticks=[])
@@ -235,7 +239,7 @@ def check_pages(page: Path, place: Place) -> None:
     if numbers == page:
         takes = "the name of a page, such as inside.html"
         raise UserError("E-CONFIG", where="out", got=page.name, takes=takes)
-    if page.is_file() and any(mark in page.read_bytes()[:4096] for mark in PAGE):
+    if page.is_file() and any(mark in page.read_bytes()[:HEAD] for mark in PAGE):
         marks.append(b'"similarity":')  # of the page, written before its numbers said so
     check_file(numbers, place, marks=marks)
 
@@ -246,25 +250,22 @@ def write_inside(out: Path, model: Model, inside: Inside) -> list[Path]:
     Raises:
         UserError: E-DISK if it cannot be written.
     """
-    from jinja2 import Environment
-
-    template = resources.files("steerable").joinpath("jobs/inside.html.j2").read_text("utf-8")
     attention = inside.attention
-    page = (
-        Environment(autoescape=True)
-        .from_string(template)
-        .render(
-            **inside.numbers,
-            **_pictures(inside),
-            asked="" if attention is None else attention.wish.title or "nothing",
-            words=() if attention is None else attention.words,
-            sha256=model.about.get("sha256", ""),
-        )
+    names = [name for table in inside.numbers["similarity"].values() for name in table["names"]]
+    with plot_text([*names, *(() if attention is None else attention.words)]):
+        pictures = _pictures(inside)
+    page = rendered(
+        "inside.html.j2",
+        **inside.numbers,
+        **pictures,
+        asked="" if attention is None else attention.wish.title or "nothing",
+        words=() if attention is None else attention.words,
+        sha256=model.about.get("sha256", ""),
     )
     told = {"generator": MADE_BY, **inside.numbers}
     plain = json.dumps(told, ensure_ascii=False, allow_nan=False)
     numbers = out.with_suffix(".json")
     durable.folder(out.parent)
     durable.write(numbers, plain.encode() + b"\n")
-    durable.write(out, page.encode())
+    durable.write(out, page)
     return [out, numbers]

@@ -17,9 +17,9 @@ from steerable.recipes.recipe import Recipe
 from .encode import decoded, encoded, floats_of
 from .model import Model
 from .output import Folder, Place, claim
-from .pictures import bytes_of, labelled_grid, png
+from .pictures import bytes_of, png, sheet
 
-__all__ = ["interpolated", "slerp", "write"]
+__all__ = ["interpolated", "laid_out", "slerp", "write"]
 
 
 def slerp(a: Tensor, b: Tensor, share: float | Tensor) -> Tensor:
@@ -112,7 +112,12 @@ def write(strip: Tensor, folder: Folder, about: Mapping[str, Any]) -> Path:
     """
     text = {"steerable": json.dumps(about, sort_keys=True)}
     folder.write({f"{i}.png": png(picture, text) for i, picture in enumerate(strip)})
-    shares = [f"{i / (len(strip) - 1):.2f}" for i in range(len(strip))]
-    folder.write({"strip.png": png(labelled_grid([strip], [""], shares), text)})
+    page = sheet(*laid_out(strip))
+    folder.write({"strip.png": png(page.image, text)}, grid_left_out=page.left_out)
     folder.finish()
     return folder.path / "strip.png"
+
+
+def laid_out(strip: Tensor) -> tuple[list[Tensor], list[str], list[str]]:
+    """The one row of `strip.png`, its empty name, and the share of the way above each picture."""
+    return [strip], [""], [f"{i / (len(strip) - 1):.2f}" for i in range(len(strip))]

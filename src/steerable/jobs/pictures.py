@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["bytes_of", "film", "labelled_grid", "png", "settings_text"]
+from .lettering import LONGEST, Lettering, shortened
+
+__all__ = [
+    "Sheet", "bytes_of", "film", "labelled_grid", "png", "rows_left_out", "settings_text", "sheet",
+]  # fmt: skip
 
 INK, PAPER = 40, 255
+RED = (160, 40, 40)
+GAP = 2  # pixels between pictures
+HEAD = 22  # pixels of a line of names
+NAMES = 240  # pixels of the names before the rows, at most
+SIDE, PIXELS = 10_000, 16_000_000  # of a sheet, at most: what viewers and memory stand
 
 
 def bytes_of(x: Tensor) -> Tensor:
@@ -82,58 +93,183 @@ def _mosaic(rows: Sequence[Tensor], scale: int, gap: int) -> Any:
     return sheet
 
 
-def _wrapped(rows: Sequence[Tensor], titles: Sequence[str]) -> tuple[list[Tensor], list[str]]:
-    """Rows of more than 20 pictures, folded."""
-    folded, names = [], []
-    for row, title in zip(rows, titles, strict=True):
-        width = (
-            min(20, len(row)) if len(rows) > 1 else min(len(row), max(4, round(len(row) ** 0.5)))
-        )
-        pieces = list(row.split(width))
-        folded += pieces
+@dataclass(frozen=True)
+class Sheet:
+    """A picture of many pictures.
+
+    Attributes:
+        image: The Pillow image.
+        shown: How many of the pictures are on it.
+        of: How many there are.
+    """
+
+    image: Any
+    shown: int
+    of: int
+
+    @property
+    def left_out(self) -> int:
+        """How many pictures did not fit."""
+        return self.of - self.shown
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What stands where on a sheet.
+
+    Attributes:
+        rows: The pictures of each line, folded and cut.
+        names: The name of each line, "" for a line that goes on.
+        columns: The names above.
+        lines: Lines below each other; further ones stand in another block beside them.
+        left: Pixels for the names.
+        step: Height and width of a picture with its gap.
+        of: Pictures that there are.
+    """
+
+    rows: list[Tensor]
+    names: list[str]
+    columns: list[str]
+    lines: int
+    left: int
+    step: tuple[int, int]
+    of: int
+
+    @property
+    def shown(self) -> int:
+        """Pictures on the sheet."""
+        return sum(map(len, self.rows))
+
+
+def _planned(rows: Sequence[Tensor], titles: Sequence[str], columns: Sequence[str]) -> _Plan:
+    """Lay rows out, those of more than 20 pictures folded, within the limits of a sheet."""
+    height, width = rows[0].shape[-2:]
+    scale = _scale(height, width)
+    step = (height * scale + GAP, width * scale + GAP)
+    heads = 2 * HEAD + GAP
+    most = max(1, PIXELS // (step[0] * step[1]))  # lines of one picture each
+    left = _width(titles[:most])
+    across = max(1, (min(SIDE, PIXELS // (step[0] + heads)) - left - GAP) // step[1])
+    found: list[Tensor] = []
+    names: list[str] = []
+    for row, title in zip(rows[:most], titles[:most], strict=True):
+        if len(found) >= most:
+            break
+        if columns:
+            pieces = [row[:across]]
+        else:
+            many = 20 if len(rows) > 1 else max(4, round(len(row) ** 0.5))
+            pieces = list(row.split(max(1, min(many, across, len(row)))))
+        found += pieces
         names += [title] + [""] * (len(pieces) - 1)
-    return folded, names
+    block = left + max(map(len, found)) * step[1] + GAP
+    lines = max(1, min(len(found), (min(SIDE, PIXELS // block) - heads) // step[0]))
+    blocks = max(1, min(SIDE // block, PIXELS // (block * (lines * step[0] + heads))))
+    return _Plan(
+        found[: lines * blocks],
+        names[: lines * blocks],
+        list(columns[:across]),
+        lines,
+        left,
+        step,
+        sum(map(len, rows)),
+    )
+
+
+def _width(titles: Sequence[str]) -> int:
+    """Pixels for the names before the rows, none where all are empty."""
+    pen, widest = Lettering(), 0
+    for name in titles:
+        widest = max(widest, ceil(pen.length(shortened(name, LONGEST))))
+        if widest >= NAMES:
+            break
+    return min(NAMES, widest) + 12 if widest else 0
+
+
+def rows_left_out(
+    rows: Sequence[Tensor], titles: Sequence[str], columns: Sequence[str] = ()
+) -> int:
+    """How many pictures `sheet` leaves out, without drawing them."""
+    plan = _planned(rows, titles, columns)
+    return plan.of - plan.shown
 
 
 def labelled_grid(
     rows: Sequence[Tensor], titles: Sequence[str], columns: Sequence[str] = ()
 ) -> Any:
-    """A Pillow image of rows of pictures (n,C,H,W) uint8 with a name before each row.
+    """The Pillow image of `sheet`."""
+    return sheet(rows, titles, columns).image
+
+
+def sheet(rows: Sequence[Tensor], titles: Sequence[str], columns: Sequence[str] = ()) -> Sheet:
+    """Rows of pictures (n,C,H,W) uint8 with a name before each row.
+
+    Names are drawn as they are written, long ones without their middle. A sheet has at most 10,000
+    pixels a side and 16 million in all, or one picture if that is larger; rows that do not fit
+    below each other stand in further blocks beside, and those that do not fit at all are left out,
+    which a line above says.
 
     Args:
         rows: Pictures of each row.
         titles: Name of each row.
         columns: Names above the columns; rows are then not folded.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    names = list(titles)
-    if not columns:
-        rows, names = _wrapped(rows, titles)
-    scale = _scale(*rows[0].shape[-2:])
-    gap = 2
-    sheet = _mosaic(rows, scale, gap)
-    font = ImageFont.load_default(size=13)
-    left = max((int(font.getlength(name)) for name in names), default=0)
-    left = left + 12 if left else 0
-    top = 20 if any(columns) else 0
-    page = Image.new("RGB", (sheet.width + left, sheet.height + top), (PAPER,) * 3)
-    page.paste(sheet, (left, top))
-    pen = ImageDraw.Draw(page)
-    step_y, step_x = rows[0].shape[-2] * scale + gap, rows[0].shape[-1] * scale + gap
-    for r, name in enumerate(names):
-        pen.text((6, top + r * step_y + step_y // 2), name, fill=(INK,) * 3, font=font, anchor="lm")
-    for c, name in enumerate(columns):
-        short = name if font.getlength(name) < step_x else f"{name[: max(1, step_x // 9)]}."
-        pen.text((left + gap + c * step_x, 3), short, fill=(INK,) * 3, font=font)
+    plan = _planned(rows, titles, columns)
+    cut = plan.shown < plan.of
+    top = HEAD * cut
+    blocks = [
+        _block(plan, at)
+        for at in (slice(i, i + plan.lines) for i in range(0, len(plan.rows), plan.lines))
+    ]
+    size = (sum(block.width for block in blocks), blocks[0].height + top)
+    page = Image.new("RGB", size, (PAPER,) * 3)
+    x = 0
+    for block in blocks:
+        page.paste(block, (x, top))
+        x += block.width
+    if cut:
+        pen = Lettering()
+        text = f"{plan.shown:,} of {plan.of:,} pictures; {plan.of - plan.shown:,} left out"
+        pen.draw(ImageDraw.Draw(page), (6, HEAD / 2), pen.fitted(text, size[0] - 12), RED)
+    return Sheet(page, plan.shown, plan.of)
+
+
+def _block(plan: _Plan, at: slice) -> Any:
+    """Some lines of a sheet below each other, as a Pillow image."""
+    from PIL import Image, ImageDraw
+
+    step_y, step_x = plan.step
+    rows = plan.rows[at]
+    tiles = _mosaic(rows, _scale(*rows[0].shape[-2:]), GAP)
+    top = HEAD if any(plan.columns) else 0
+    page = Image.new("RGB", (tiles.width + plan.left, tiles.height + top), (PAPER,) * 3)
+    page.paste(tiles, (plan.left, top))
+    brush, pen, ink = ImageDraw.Draw(page), Lettering(), (INK,) * 3
+    for r, name in enumerate(plan.names[at]):
+        if name:
+            place = (6, top + r * step_y + step_y // 2)
+            pen.draw(brush, place, pen.fitted(name, plan.left - 12), ink)
+    for c, name in enumerate(plan.columns):
+        place = (plan.left + GAP + c * step_x, HEAD // 2)
+        pen.draw(brush, place, pen.fitted(name, step_x - 2 * GAP), ink)
     return page
 
 
 def film(frames: Sequence[Tensor]) -> bytes:
-    """Animated WebP of the estimates (n,C,H,W) uint8 after every step; the last one stays."""
+    """Animated WebP of the estimates (n,C,H,W) uint8 after every step; the last one stays.
+
+    Of large pictures the first ones, as many as fit into a sheet.
+    """
     height, width = frames[0].shape[-2:]
-    across = max(1, round(len(frames[0]) ** 0.5))
-    images = [_mosaic(list(f.split(across)), _scale(height, width), 2) for f in frames]
+    scale = _scale(height, width)
+    step = (height * scale + GAP, width * scale + GAP)
+    most = min(SIDE, PIXELS // (step[0] + GAP))
+    across = max(1, min(round(len(frames[0]) ** 0.5), (most - GAP) // step[1]))
+    tall = min(SIDE, PIXELS // (across * step[1] + GAP))
+    lines = max(1, (tall - GAP) // step[0])
+    images = [_mosaic(list(f[: across * lines].split(across)), scale, GAP) for f in frames]
     durations = [120] * (len(images) - 1) + [1500]
     buffer = io.BytesIO()
     images[0].save(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import yaml
 
-from steerable.core.errors import UserError
+from steerable.core.errors import UserError, visible
 from steerable.recipes.origin import artefact
 from steerable.recipes.recipe import MAX_BYTES, Recipe, from_yaml
 
@@ -164,7 +164,7 @@ class Run:
     def append(self, name: str, record: Mapping[str, Any] | str) -> None:
         """Add a line to a log; the loss of one is counted and does not stop training."""
         plain = isinstance(record, str)
-        line = record if plain else json.dumps(record, sort_keys=True, allow_nan=False)
+        line = visible(record) if plain else json.dumps(record, sort_keys=True, allow_nan=False)
         self.tolerate(name, lambda: durable.append(self.path / name, line))
 
     def tolerate(self, kind: str, write: Any) -> None:

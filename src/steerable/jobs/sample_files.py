@@ -7,7 +7,8 @@ that are not finished, and the bytes of every file are the same as if it had nev
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from steerable.recipes.recipe import Recipe
 from . import durable
 from .model import Model, versions
 from .output import Folder, Place, claim
-from .pictures import film, labelled_grid, png, settings_text
+from .pictures import Sheet, film, png, settings_text, sheet
 from .sample import Progress, Sample, sample, settings_of
 from .wish import Wish
 
-__all__ = ["LOG", "PictureLog", "claim_samples", "picture", "read_png", "write_samples"]
+__all__ = ["LOG", "SHOWN", "PictureLog", "claim_samples", "picture", "read_png", "write_samples"]
 
 LOG, GRID, FILM = "samples.jsonl", "grid.png", "film.webp"
 SHOWN = 2000  # most pictures in grid.png
@@ -67,11 +68,6 @@ class PictureLog:
         """The numbers of the pictures that are whole on disk and in the log."""
         return frozenset(self._lines)
 
-    @property
-    def calls(self) -> int:
-        """The most calls of the network for one picture."""
-        return max((int(told.get("calls", 0)) for told in self.folder.facts), default=0)
-
     def add(self, part: Sample, places: Sequence[int], settings: Sequence[dict[str, Any]]) -> None:
         """Write the pictures of a batch, then their lines.
 
@@ -89,12 +85,12 @@ class PictureLog:
         self._lines |= fresh
         self.folder.append(self.name, lines)
 
-    def finish(self, others: Mapping[str, bytes]) -> None:
+    def finish(self, others: Mapping[str, bytes], *, grid_left_out: int) -> None:
         """Put the log in order, write the other files, and say that all is done."""
         if list(self._lines) != sorted(self._lines):
             ordered = "".join(f"{self._lines[i]}\n" for i in sorted(self._lines))
             durable.write(self.folder.path / self.name, ordered.encode())
-        self.folder.write(others)
+        self.folder.write(others, grid_left_out=grid_left_out)
         self.folder.finish()
 
     def _whole(self, line: str) -> bool:
@@ -170,18 +166,19 @@ def write_samples(
             told = [settings_of(recipe, model, wish) for wish in progress.part.wishes]
             log.add(progress.part, progress.places, told)
         yield progress
-    others = {GRID: _grid(folder.path, [wish.title for wish in wanted])}
-    log.finish({**others, **({FILM: film(frames)} if frames else {})})
+    page = _sheet(folder.path, [wish.title for wish in wanted])
+    others = {GRID: png(page.image), **({FILM: film(frames)} if frames else {})}
+    log.finish(others, grid_left_out=page.left_out)
 
 
-def _grid(path: Path, titles: Sequence[str], read: Callable[[Path], Tensor] = read_png) -> bytes:
-    """A sheet of the first pictures of each title, at most `SHOWN`."""
+def _sheet(path: Path, titles: Sequence[str]) -> Sheet:
+    """The first pictures of each title, at most `SHOWN` of all, read from their files."""
     places: dict[str, list[int]] = {}
     for i, title in enumerate(titles):
         places.setdefault(title, []).append(i)
     most = max(1, SHOWN // len(places))
     rows = [
-        torch.stack([read(path / f"{i}.png") for i in found[:most]])
+        torch.stack([read_png(path / f"{i}.png") for i in found[:most]])
         for found in list(places.values())[:SHOWN]
     ]
-    return png(labelled_grid(rows, list(places)[:SHOWN]))
+    return replace(sheet(rows, list(places)[:SHOWN]), of=len(titles))

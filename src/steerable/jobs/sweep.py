@@ -23,13 +23,16 @@ from . import durable
 from .judge import Judge
 from .judged import distance, judge_for, measurable, obedience, reference
 from .lease import rewriting
+from .lettering import plot_text, shortened
 from .model import Model, read_about
 from .output import Folder, Place, claim
-from .pictures import labelled_grid, png
+from .pictures import png, sheet
 from .sample import sample, steered
 from .wish import Wish
 
-__all__ = ["SEED", "Setting", "Sweeping", "Tried", "best", "keep", "product", "sweep", "write"]
+__all__ = [
+    "SEED", "Setting", "Sweeping", "Tried", "best", "keep", "laid_out", "product", "sweep", "write",
+]  # fmt: skip
 
 SEED = 2_000_000  # the same for every setting, and none that the evaluation uses
 MOST = 200  # settings
@@ -186,25 +189,28 @@ def _curves(tried: Sequence[Tried]) -> bytes | None:
         return None
     import io
 
-    figure = Figure(figsize=(1.8 + 0.55 * len(tried) + 3, 6), layout="constrained")
-    axes = figure.subplots(3, sharex=True)
-    place = list(range(len(tried)))
-    real, between = tried[0].result["judge_accuracy"], tried[0].result["frechet_floor"]
-    rows = (
-        ("accuracy", "accuracy_error", "judge's accuracy", real),
-        ("spread", "spread_error", "spread within\na class, real = 1", 1.0),
-        ("frechet", "frechet_error", "feature Frechet\ndistance", between),
-    )
-    for axis, (key, error, name, line) in zip(axes, rows, strict=True):
-        values, errors = ([one.result[k] for one in tried] for k in (key, error))
-        axis.errorbar(place, values, errors, fmt="o-", ms=4, lw=1, capsize=3, color="#1f4e8c")
-        axis.axhline(line, lw=0.8, ls="--", color="#888888")
-        axis.set_ylabel(name)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_title(f"n = {tried[0].result['n']} a setting; dashed: real pictures", fontsize=9)
-    axes[2].set_xticks(place, [one.setting.title for one in tried], rotation=40, ha="right")
+    names = [shortened(one.setting.title) for one in tried]
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    with plot_text(names):
+        figure = Figure(figsize=(1.8 + 0.55 * len(tried) + 3, 6), layout="constrained")
+        axes = figure.subplots(3, sharex=True)
+        place = list(range(len(tried)))
+        real, between = tried[0].result["judge_accuracy"], tried[0].result["frechet_floor"]
+        rows = (
+            ("accuracy", "accuracy_error", "judge's accuracy", real),
+            ("spread", "spread_error", "spread within\na class, real = 1", 1.0),
+            ("frechet", "frechet_error", "feature Frechet\ndistance", between),
+        )
+        for axis, (key, error, name, line) in zip(axes, rows, strict=True):
+            values, errors = ([one.result[k] for one in tried] for k in (key, error))
+            axis.errorbar(place, values, errors, fmt="o-", ms=4, lw=1, capsize=3, color="#1f4e8c")
+            axis.axhline(line, lw=0.8, ls="--", color="#888888")
+            axis.set_ylabel(name)
+            axis.spines[["top", "right"]].set_visible(False)
+        title = f"n = {tried[0].result['n']} a setting; dashed: real pictures"
+        axes[0].set_title(title, fontsize=9)
+        axes[2].set_xticks(place, names, rotation=40, ha="right")
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -239,16 +245,21 @@ def write(folder: Folder, model: Model, tried: Sequence[Tried]) -> list[Path]:
         "settings": [one.result for one in tried],
     }
     text = json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    sheet = labelled_grid(
-        [one.x for one in tried],
-        [one.setting.title + (" *" if one is choice else "") for one in tried],
-        columns=list(model.labels),
-    )
-    files = {"sweep.json": text.encode(), "grid.png": png(sheet), "curves.png": _curves(tried)}
+    image = sheet(*laid_out(model, tried)).image
+    files = {"sweep.json": text.encode(), "grid.png": png(image), "curves.png": _curves(tried)}
     found = {name: data for name, data in files.items() if data is not None}
     folder.write(found)
     folder.finish()
     return [folder.path / name for name in found]
+
+
+def laid_out(
+    model: Model, tried: Sequence[Tried]
+) -> tuple[list[Tensor], list[str], tuple[str, ...]]:
+    """Rows of `grid.png`, a setting each with a star at the best, their names and the columns'."""
+    choice = best(tried)
+    names = [one.setting.title + (" *" if one is choice else "") for one in tried]
+    return [one.x for one in tried], names, model.labels
 
 
 def keep(model: Model, setting: Setting) -> Recipe:

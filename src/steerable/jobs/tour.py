@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import steerable
 from steerable.core.errors import UserError
 
 from . import durable, tour_plots
+from .page import rendered
 from .tour_fault import broken
 from .tour_line import Forward, forward, reverse, tilts
 from .tour_plane import RATIOS, Field, grids, orders, pooled, training, walks
@@ -67,7 +67,7 @@ def touring(out: str | Path, *, seed: int = 0) -> Iterator[Stage]:
     yield Stage(0.85, "drawing")
     page, path = _page(shown), Path(out)
     durable.folder(path.parent)
-    durable.write(path, page.encode())
+    durable.write(path, page)
     yield Stage(1.0, "done", path, _figures(shown))
 
 
@@ -144,9 +144,7 @@ def _figures(shown: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _page(shown: dict[str, Any]) -> str:
-    from jinja2 import Environment, StrictUndefined
-
+def _page(shown: dict[str, Any]) -> bytes:
     plots = {
         "forward": tour_plots.forward_map(shown["forward"]),
         "reverse": tour_plots.reverse_maps(shown["forward"], shown["reverse"]),
@@ -157,9 +155,6 @@ def _page(shown: dict[str, Any]) -> str:
         "tilted": tour_plots.tilted(shown["tilts"]),
         "faults": tour_plots.faults(shown["faults"], shown["mode_weights"]),
     }
-    template = resources.files("steerable").joinpath("jobs/tour.html.j2").read_text("utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     weights = ", ".join(f"{w:.2f}" for w in shown["forward"].world.weights.tolist())
-    return environment.from_string(template).render(
-        **shown, plots=plots, weights=weights, frames=_frames(shown["forward"])
-    )
+    frames = _frames(shown["forward"])
+    return rendered("tour.html.j2", **shown, plots=plots, weights=weights, frames=frames)

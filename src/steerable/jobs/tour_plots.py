@@ -12,6 +12,7 @@ from torch import Tensor
 
 from steerable.core.schedule import Flow
 
+from .lettering import plain_log, plot_text
 from .tour_fault import Broken
 from .tour_line import REACH, Forward, Reverse, Tilt, density
 from .tour_plane import Field, Grid, Order, Walk, plane_world
@@ -45,7 +46,7 @@ def _svg(name: str, alt: str, size: tuple[float, float], draw: Callable[[Figure]
 
     buffer = io.BytesIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context(SETTINGS):
+    with plot_text(), mpl.rc_context(SETTINGS):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         figure.savefig(buffer, format="svg", dpi=144, metadata=nothing)
@@ -194,6 +195,7 @@ def order_lines(found: Sequence[Order]) -> str:
         axes.set(xlabel="steps", ylabel="distance to the exact end")
         axes.set_xticks(found[0].counts, [str(count) for count in found[0].counts])
         axes.minorticks_off()
+        plain_log(axes.yaxis)
         axes.grid(alpha=0.2, lw=0.5, color=INK)
         title = "measured order (declared)"
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title=title)
