@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from steerable.core.errors import UserError
+from steerable.intake.plain import plain_bytes
 from steerable.recipes.recipe import Recipe, from_yaml
 
 from . import durable
@@ -87,7 +88,7 @@ class Run:
         """
         file = self.path / "data-report.json"
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            return json.loads(plain_bytes(file).decode("utf-8"))
         except (OSError, ValueError) as error:
             do = "copy it from a backup, or start a new run"
             raise UserError("E-CONFIG", where=str(file), got=str(error), do=do) from error

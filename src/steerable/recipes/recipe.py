@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from steerable.core.errors import UserError
 from steerable.core.sample import Sampler
+from steerable.intake.plain import plain_bytes
 
 from .conditioning import INNER
 from .part import Part, build, check, explained
@@ -263,9 +264,9 @@ def from_yaml(path: Path) -> Recipe:
         UserError: E-CONFIG if it is missing, not YAML or not a recipe.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.safe_load(plain_bytes(path).decode("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        got = str(error).splitlines()[0]
+        got = str(getattr(error, "strerror", None) or error).splitlines()[0]
         raise UserError("E-CONFIG", where=path.name, got=got, takes="a recipe in YAML") from error
     if not isinstance(tree, Mapping):
         raise UserError("E-CONFIG", where=path.name, got="no recipe", takes="a recipe in YAML")
