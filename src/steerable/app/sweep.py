@@ -11,6 +11,7 @@ from steerable.core.errors import UserError
 
 from .console import Bar, duration, result
 from .options import AllowCode, Count, Data, Flag, Json, Run, Whole, interval_of, place
+from .reading import data_of
 
 if TYPE_CHECKING:
     from steerable.jobs.sweep import Setting, Sweeping, Tried
@@ -85,12 +86,11 @@ def sweep(
     """
     from steerable import api
     from steerable.jobs import sweep as job
-    from steerable.jobs.data import splits_for
 
     settings = _listed(guidance, interval, steps, sampler)
     model = api.load(run, allow_code=allow_code)
     where = place(out, run, "sweep")
-    tried = _watched(job.sweep(model, splits_for(model, data), settings, n=n, seed=seed))
+    tried = _watched(job.sweep(model, data_of(model, data), settings, n=n, seed=seed))
     files = job.write(where, model, tried)
     choice = job.best(tried)
     if keep:

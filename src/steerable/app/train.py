@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from .console import Bar, Stop, duration, result
 from .options import Flag, Json, Whole, Words
+from .reading import read
 
 if TYPE_CHECKING:
     from steerable.jobs.prepare import Prepared
@@ -66,10 +67,11 @@ def train(
 
     settings = list(set_ or []) + ([f"training.seed={seed}"] if seed is not None else [])
     where = run or Path("runs") / (Path(data).name if data else "run")
+    asked = api.Request(data, where, preset, budget, size, settings, config)
     with Stop() as stop:
-        job = api.prepared(
-            data, where, preset=preset, budget=budget, size=size, settings=settings, config=config
-        )
+        with stop.at_once():
+            splits = read(api.reading_for_run(asked))
+        job = api.prepared_with(asked, splits)
         bar = Bar()
         for line in plan_lines(job):
             bar.say(line)

@@ -1,4 +1,4 @@
-"""When two names are the same: in any case and any Unicode form, since keyboards and disks differ."""
+"""When two names are the same: in any case and any Unicode form, as keyboards and disks differ."""
 
 from __future__ import annotations
 

@@ -93,6 +93,18 @@ class Run:
             do = "copy it from a backup, or start a new run"
             raise UserError("E-CONFIG", where=str(file), got=str(error), do=do) from error
 
+    def data_items(self) -> dict[str, Any]:
+        """What was in every file of that data; empty where an older version wrote the run."""
+        file = self.path / "data-items.json"
+        if not file.is_file():
+            return {}
+        try:
+            found = json.loads(plain_bytes(file).decode("utf-8"))
+            return {part: dict(found[part]) for part in ("train", "held_out")}
+        except (OSError, ValueError, KeyError, TypeError):
+            durable.tally["data-items.json that cannot be read"] += 1
+            return {}
+
     def check(self, recipe: Recipe) -> bool:
         """Whether the folder holds a run of this recipe already.
 
@@ -126,7 +138,9 @@ class Run:
         """Make the folder and write what is fixed at the start."""
         for name in ("samples", "checkpoints"):
             durable.folder(self.path / name)
-        self.write_json("data-report.json", report)
+        self.write_json("data-report.json", {k: v for k, v in report.items() if k != "items"})
+        if any(report.get("items", {}).values()):
+            self.write_json("data-items.json", report["items"])
         self.write_json("environment.json", environment())
         self.keep(recipe)
 
