@@ -219,7 +219,7 @@ def _from_table(root: Path, table: str, found: _Walk, columns: Mapping[str, str]
     result.ignored[PurePosixPath(table).suffix] -= 1
     result.ignored += Counter()  # drops the zero
     read = _json_rows if table.endswith("jsonl") else _csv_rows
-    rows = list(read(_text(root / table), root / table))
+    rows = [row for row in read(_text(root / table), root / table) if not _is_blank(row[1])]
     if not rows:
         got = f"{table} lists no picture, but the folder holds {len(found.names)}"
         raise _refused(root, got, do=f"add a line for each picture, or remove {table}")
@@ -248,6 +248,11 @@ def _from_table(root: Path, table: str, found: _Walk, columns: Mapping[str, str]
     if unlisted:
         result.warnings.append(f"{unlisted} pictures are not listed in {table} and are left out")
     return result
+
+
+def _is_blank(row: Mapping[str, Any]) -> bool:
+    """Whether a row says nothing: blanks between line breaks, or delimiters alone."""
+    return not any(v.strip() if isinstance(v, str) else v is not None for v in row.values())
 
 
 _Rows = list[tuple[int, dict[str, Any]]]
@@ -323,7 +328,8 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     lines, before = io.StringIO(text, newline="").readlines(), 0
     try:
         known = rows.fieldnames or ()
-        _closed(lines, before, rows.line_num, delimiter=delimiter)
+        if rows.line_num > 1:
+            _closed(lines, before, rows.line_num, delimiter=delimiter)
         before = rows.line_num
         if "file_name" not in known:
             raise UserError(
@@ -334,7 +340,9 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 do="add the line",
             )
         for row in rows:
-            _closed(lines, before, rows.line_num, delimiter=delimiter)
+            broken = any("\n" in text for text in row.values() if isinstance(text, str))
+            if broken or rows.line_num - before > 1:
+                _closed(lines, before, rows.line_num, delimiter=delimiter)
             yield rows.line_num, row
             before = rows.line_num
     except csv.Error as fault:
@@ -356,10 +364,11 @@ def _closed(lines: Sequence[str], before: int, last: int, *, delimiter: str) -> 
     Raises:
         csv.Error: A quote that is not closed, or text behind a closing one.
     """
-    if last - before > 1:
-        part = io.StringIO("".join(lines[before:last]), newline="")
-        try:
-            list(csv.reader(part, delimiter=delimiter, skipinitialspace=True, strict=True))
-        except csv.Error as fault:
-            message = f"a quote is opened and not closed, and swallows {last - before - 1} lines"
-            raise csv.Error(message) from fault
+    part = io.StringIO("".join(lines[before:last]), newline="")
+    try:
+        list(csv.reader(part, delimiter=delimiter, skipinitialspace=True, strict=True))
+    except csv.Error as fault:
+        swallowed = last - before - 1
+        message = "a quote is opened and not closed"
+        message += f", and swallows {swallowed} lines" if swallowed else ""
+        raise csv.Error(message) from fault

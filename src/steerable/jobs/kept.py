@@ -55,12 +55,14 @@ class Key:
     """What an entry is made from.
 
     Attributes:
-        name: Of the entry: SHA-256 over everything.
+        path: The folder, or the one file of many pictures.
+        name: Of the entry: SHA-256 over everything but the content of files.
         files: SHA-256 over the names, sizes and times of the files alone.
         newest: When a file was last changed, in ns.
         whole: Whether all times are whole seconds, as some disks have them.
     """
 
+    path: Path
     name: str
     files: str
     newest: int
@@ -82,13 +84,7 @@ def key_of(part: Part, reader: int) -> Generator[Reading, None, Key | None]:
         return None
     told = {**part.flat(), "path": str(root.resolve())}
     facts = [reader, PIL.__version__, np.__version__, json.dumps(told), listed.files]
-    total = hashlib.sha256(json.dumps(facts).encode())
-    if root.is_file():  # one file of many pictures: what is in it, too
-        try:
-            yield from _hashed(root, total)
-        except OSError:
-            return None
-    return replace(listed, name=total.hexdigest())
+    return replace(listed, name=hashlib.sha256(json.dumps(facts).encode()).hexdigest())
 
 
 def _listed(root: Path) -> Generator[Reading, None, Key | None]:
@@ -110,7 +106,7 @@ def _listed(root: Path) -> Generator[Reading, None, Key | None]:
                 yield Reading("files", count, 0)
     except OSError:
         return None
-    return Key("", digest.hexdigest(), newest, whole)
+    return Key(root, "", digest.hexdigest(), newest, whole)
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.stat_result | str]]:
@@ -144,14 +140,18 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result | str]]:
                 waiting.append(name)
 
 
-def _hashed(path: Path, total: Any) -> Iterator[Reading]:
-    """Add the content of a file to a hash."""
+def _content(path: Path) -> Generator[Reading, None, str]:
+    """SHA-256 of one file of many pictures; empty for a folder, whose files tell by their times."""
+    total = hashlib.sha256()
+    if not path.is_file():
+        return ""
     size, done = path.stat().st_size, 0
     with plain_file(path) as file:
         while data := file.read(CHUNK):
             total.update(data)
             done += len(data)
             yield Reading("MB of the file", done // 10**6, size // 10**6)
+    return total.hexdigest()
 
 
 def recalled(folder: Path, key: Key) -> Generator[Reading, None, Splits | None]:
@@ -164,7 +164,10 @@ def recalled(folder: Path, key: Key) -> Generator[Reading, None, Splits | None]:
     if not entry.is_dir():
         return None
     try:
-        splits = yield from _opened(entry)
+        about = _about(entry)
+        if about["content"] != (yield from _content(key.path)):
+            return None  # another file of the same size and times
+        splits = yield from _opened(key, entry, about)
         os.utime(entry / "about.json")  # so that what is used stays
     except UserError:
         raise
@@ -176,15 +179,24 @@ def recalled(folder: Path, key: Key) -> Generator[Reading, None, Splits | None]:
     return splits
 
 
-def _opened(entry: Path) -> Generator[Reading, None, Splits]:
+def _about(entry: Path) -> dict[str, Any]:
+    """What an entry says of itself.
+
+    Raises:
+        ValueError: It is not what was written.
+    """
     told, _, text = plain_bytes(entry / "about.json").partition(b"\n")
     if hashlib.sha256(text).hexdigest().encode() != told:
         raise ValueError("about.json is not what was written")
-    about = json.loads(text)
+    return json.loads(text)
+
+
+def _opened(key: Key, entry: Path, about: Mapping[str, Any]) -> Generator[Reading, None, Splits]:
+    """The data of an entry, whose every byte is held against its hash."""
     sizes = [math.prod(a["shape"]) * KINDS[a["dtype"]].itemsize for a in about["arrays"]]
     n = len(about["names"]["train"]) + len(about["names"]["held_out"])
     do = "--set data.size=32 or another smaller size, or fewer pictures"
-    memory.require(sum(sizes), where=about["path"], what=f"{n} pictures", do=do)
+    memory.require(sum(sizes), where=str(key.path), what=f"{n} pictures", do=do)
     arrays, done = {}, 0
     for array, size in zip(about["arrays"], sizes, strict=True):
         data = np.empty(size, np.uint8)
@@ -219,9 +231,21 @@ def _read_piece(path: Path, view: memoryview, sha256: str) -> None:
             raise ValueError(f"{path.name} is not what was written")
 
 
-def keep(folder: Path, key: Key, part: Part, splits: Splits) -> None:
-    """Keep data under its key, unless its files have changed since the key was made."""
-    now = _drained(_listed(Path(str(part.options["path"])).expanduser()))
+def keep(folder: Path, key: Key, splits: Splits) -> Iterator[Reading]:
+    """Keep data under its key, unless its files have changed since the key was made.
+
+    One file that is hardly larger than its pictures in memory is not kept: a copy would be read no
+    faster.
+    """
+    size = len(splits.train.x) + len(splits.held_out.x)
+    size *= math.prod(splits.train.spec.shape)
+    if key.path.is_file() and 2 * size > key.path.stat().st_size:
+        return
+    try:
+        content = yield from _content(key.path)
+        now = yield from _listed(key.path)
+    except OSError:
+        return
     tick = 2 * SECOND if key.whole else TICK
     changed = now is None or now.files != key.files or time.time_ns() - key.newest < tick
     passing = any(row["reason"].startswith(PASSING) for row in splits.report.get("bad", ()))
@@ -229,7 +253,7 @@ def keep(folder: Path, key: Key, part: Part, splits: Splits) -> None:
         return
     arrays, files = _packed(splits)
     about = {
-        "path": str(part.options["path"]),
+        "content": content,
         "arrays": arrays,
         "names": {"train": splits.train.names, "held_out": splits.held_out.names},
         "spec": spec_plain(splits.train.spec),
@@ -248,8 +272,8 @@ def keep(folder: Path, key: Key, part: Part, splits: Splits) -> None:
         _shrink(folder, spared=key.name)
     except (UserError, OSError) as error:
         if not (folder / key.name / "about.json").is_file():  # else another process was first
-            text = error.got if isinstance(error, UserError) else error.strerror
-            _warn(f"pictures are not kept for the next command: {folder.name}: {text}")
+            text = error.got if isinstance(error, UserError) else str(error.strerror)
+            _warn(f"pictures are not kept for the next command, in {folder}: {text}")
 
 
 def _packed(splits: Splits) -> tuple[list[dict[str, Any]], dict[str, bytes | memoryview]]:
@@ -289,14 +313,6 @@ def _shrink(folder: Path, spared: str) -> None:
         with suppress(UserError):  # another process was first
             durable.remove(path)
         total -= size
-
-
-def _drained(steps: Generator[Reading, None, Key | None]) -> Key | None:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def _warn(text: str) -> None:

@@ -49,7 +49,7 @@ def reading(part: Part, *, reader: int = READER) -> Iterator[Reading]:
             yield step
             continue
         if folder is not None and key is not None:
-            kept.keep(folder, key, part, step.splits)
+            yield from kept.keep(folder, key, step.splits)
         yield step
 
 
