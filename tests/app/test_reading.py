@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from steerable.app.cli import _no_memory
 from steerable.app.reading import _text, shown
 from steerable.intake.reading import Reading
 
@@ -126,3 +127,21 @@ def test_quick_readings_say_nothing_and_slow_ones_end_their_line(capsys):
 
     shown(slowly())
     assert "of 3 pictures, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "says"),
+    [
+        ("train", MemoryError("Unable to allocate 1.50 GiB for an array"), "another 1.50 GiB"),
+        ("train", RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+         "240 bytes."), "another 240 bytes"),
+        ("sample", MemoryError(), "none left"),
+        ("grid", MemoryError(), "none left"),
+    ],
+)  # fmt: skip
+def test_a_lack_of_memory_names_what_helps_this_command(command, error, says):
+    fault = _no_memory([command, "x"], error)
+    assert says in fault.got and "are free" in fault.got and command in fault.where
+    assert ("training.batch" in fault.do) == (command == "train")
+    assert ("checkpoint" in fault.kept) == (command == "train")
+    assert fault.do and ("-n" in fault.do) == (command == "sample")

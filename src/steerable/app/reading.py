@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .console import Bar, duration
 
@@ -30,12 +33,23 @@ def shown(steps: Iterable[Reading]) -> Splits | None:
             if now - began > QUIET:
                 spoken = True
                 bar.show(step.share, _text(step, now - start), last=last is not None)
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as stop:
         bar.say("stopped while the data was read; nothing was written")
-        raise
+        _leave(stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT)
     if spoken and last is None:
         bar.say("")
     return last
+
+
+def _leave(code: object) -> NoReturn:
+    """End the process here.
+
+    Nothing is open that could be lost, and to take large libraries apart in good order takes a busy
+    machine seconds.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
 
 
 def read(steps: Iterable[Reading]) -> Splits:
