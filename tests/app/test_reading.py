@@ -88,7 +88,9 @@ main(sys.argv[1:])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
-@pytest.mark.parametrize("words", [["data", "check"], ["train"]])
+@pytest.mark.parametrize(
+    "words", [["data", "check"], pytest.param(["train"], marks=pytest.mark.slow)]
+)
 def test_what_does_not_fit_is_refused_in_one_line(tmp_path, words):
     pixels = np.random.default_rng(0).integers(0, 256, (10_000, 64, 64, 3), np.uint8)  # 123 MB
     np.savez(tmp_path / "many.npz", images=pixels)

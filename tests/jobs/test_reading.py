@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from steerable.jobs import caches, durable, kept
 from steerable.jobs.data import compare, data_part, data_report, items_of
 from steerable.jobs.prepare import prepare
 from steerable.jobs.reading import READER, finished, reading
+from steerable.jobs.run import Run
 from steerable.recipes.part import Part, build
 
 from .tiny import finish, tiny
@@ -143,6 +145,10 @@ def test_a_damaged_entry_is_counted_and_put_right(folder, tmp_path, file, damage
         os.mkfifo(path)
     elif damage != "gone":
         path.write_bytes(data[:-1] if damage == "cut" else data + b"x" * (damage == "longer"))
+    if (file, damage) == ("about.json", "gone"):  # then there is no entry
+        same(finished(reading(part(folder))), first)
+        assert path.read_bytes() == whole
+        return
     before = durable.tally["damaged kept pictures"]
     with pytest.warns(RuntimeWarning, match="damaged, read anew"):
         again = finished(reading(part(folder)))
@@ -170,6 +176,22 @@ def test_the_longest_unused_goes_first_and_large_ones_are_not_kept(folder, tmp_p
     monkeypatch.setattr(kept, "BOUND", size)
     with pytest.warns(RuntimeWarning, match="are not kept"):
         finished(reading(part(folder, held_out=0.4)))
+
+
+@pytest.mark.filterwarnings("ignore:kept pictures")
+def test_many_may_read_and_write_one_entry_at_once(folder, tmp_path):
+    plain = build("data", part(folder))
+    for _ in range(3):
+        with ThreadPoolExecutor(6) as pool:
+            found = list(pool.map(lambda _: finished(reading(part(folder))), range(6)))
+        for one in found:
+            same(one, plain)
+        (entry,) = entries(tmp_path)
+        # What lost the race to be replaced goes with the next sweep, when its owner has ended.
+        others = [p.name for p in entry.parent.iterdir() if p != entry and ".old-" not in p.name]
+        assert not others, "leftovers"
+        same(finished(reading(part(folder))), plain)
+        (entry / "000000.bin").unlink()  # the next round finds it damaged, all at the same time
 
 
 def test_other_files_in_the_cache_stay(folder, tmp_path, monkeypatch):
@@ -325,3 +347,18 @@ def test_d7_runs_without_a_list_of_files_do_not_blame_the_pixels(folder):
     (folder / "b" / "é3.png").rename(folder / "b" / "zz.png")
     with pytest.raises(UserError, match="other names of the files"):
         compare(before, data_report(build("data", part(folder))), "run")
+
+
+def test_d7_a_run_keeps_what_its_files_were(folder, tmp_path):
+    recipe = tiny(4).model_copy(update={"data": part(folder)})
+    splits, run = finished(reading(recipe.data)), Run(tmp_path / "run")
+    run.create(recipe, {**data_report(splits), "items": items_of(splits)})
+    assert "items" not in run.data_report() and len(run.data_items()["train"]) == len(splits.train)
+    assert prepare(recipe, run.path).resumes
+    (folder / "b" / "é3.png").rename(folder / "b" / "zz.png")
+    with pytest.raises(UserError, match=r"renamed: b/é3\.png -> b/zz\.png") as caught:
+        prepare(recipe, run.path)
+    assert caught.value.code == "E-DATA-CHANGED"
+    (run.path / "data-items.json").write_text("{torn")
+    with pytest.raises(UserError, match="other names of the files"):
+        prepare(recipe, run.path)

@@ -121,8 +121,8 @@ def _groups() -> Iterator[tuple[int, str]]:
             most, now = _text(folder / limit).strip(), _text(folder / used).strip()
             if most.isdecimal() and now.isdecimal() and int(most) < _NO_LIMIT:
                 # Pages of files that nobody maps are given up before anything is killed.
-                told = dict(row.split() for row in _text(folder / "memory.stat").splitlines())
-                spare = int(told.get(idle, 0))
+                rows = [row.split() for row in _text(folder / "memory.stat").splitlines()]
+                spare = next((int(row[1]) for row in rows if row[:1] == [idle]), 0)
                 yield max(0, int(most) - int(now) + spare), "limit of the container"
 
 

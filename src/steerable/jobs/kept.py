@@ -161,7 +161,7 @@ def recalled(folder: Path, key: Key) -> Generator[Reading, None, Splits | None]:
         UserError: E-MEM if the data does not fit.
     """
     entry = folder / key.name
-    if not entry.is_dir():
+    if not (entry / "about.json").exists():
         return None
     try:
         about = _about(entry)
@@ -172,6 +172,8 @@ def recalled(folder: Path, key: Key) -> Generator[Reading, None, Splits | None]:
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        if not (entry / "about.json").exists():
+            return None  # another process has just removed it, or puts a new one there
         durable.tally["damaged kept pictures"] += 1
         text = getattr(error, "strerror", None) or str(error)
         _warn(f"kept pictures {key.name[:12]}… are damaged, read anew: {text}")
