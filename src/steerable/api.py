@@ -27,9 +27,11 @@ from steerable.jobs.inside import look
 from steerable.jobs.interpolate import interpolated
 from steerable.jobs.likelihood import likelihood
 from steerable.jobs.model import Model
-from steerable.jobs.planned import Choices, recipe, with_own_settings
-from steerable.jobs.planned import prepared as _prepared
+from steerable.jobs.planned import Request, prepared_with, recipe, with_own_settings
+from steerable.jobs.planned import reading_for as reading_for_run
 from steerable.jobs.prepare import Prepared, prepare
+from steerable.jobs.reading import Reading, finished
+from steerable.jobs.reading import reading as _reading
 from steerable.jobs.report import FOLDER
 from steerable.jobs.sample import Sample, steered
 from steerable.jobs.sample import sample as _sample
@@ -43,9 +45,10 @@ from steerable.recipes.recipe import Recipe
 from steerable.recipes.sizing import cost, size_of
 
 __all__ = [
-    "Edit", "Model", "Recipe", "UserError", "averaged", "decoded", "diagnose", "edit",
+    "Edit", "Model", "Recipe", "Request", "UserError", "averaged", "decoded", "diagnose", "edit",
     "encoded", "evaluate", "evaluation", "guide", "inspect_data", "interpolated", "likelihood",
-    "load", "look", "parts", "prepared", "recipe", "sample", "tour", "train", "walking",
+    "load", "look", "parts", "prepared", "prepared_with", "reading", "reading_for_run", "recipe",
+    "sample", "tour", "train", "walking",
 ]  # fmt: skip
 
 
@@ -93,15 +96,8 @@ def prepared(
     Raises:
         UserError: What is wrong with the data, a setting or the folder.
     """
-    choices = Choices(
-        preset=preset,
-        budget=budget,
-        size=size,
-        settings=settings,
-        config=config,
-        allow_code=allow_code,
-    )
-    return _prepared(data, run, choices)
+    request = Request(data, run, preset, budget, size, settings, config, allow_code)
+    return prepared_with(request, finished(reading_for_run(request)))
 
 
 def load(path: str | Path, *, device: str = "cpu", allow_code: str | Collection[str] = ()) -> Model:
@@ -242,7 +238,13 @@ def evaluate(
 
 
 def evaluation(
-    model: Model, against: str | None, recipe: Recipe, *, effort: Effort | None = None
+    model: Model,
+    against: str | None,
+    recipe: Recipe,
+    *,
+    effort: Effort | None = None,
+    splits: Splits | None = None,
+    own: Splits | None = None,
 ) -> Iterator[Looking]:
     """`evaluate` step by step, with other settings; the last item holds the result.
 
@@ -253,17 +255,21 @@ def evaluation(
         against: Real items to compare with; those that the model was trained on by default.
         recipe: The model's recipe with the sampling settings to use.
         effort: How many samples, from which seed, in which time, with which features.
+        splits: The data of `against`, if it is in memory already.
+        own: With it, the data that the model was trained on, if it is at hand.
 
     Raises:
         UserError: E-EVAL or E-DATA for what cannot be measured.
     """
     effort = effort or Effort()
-    splits = splits_for(model, against)
+    in_memory = splits is not None
+    splits = splits if splits is not None else splits_for(model, against)
     if model.recipe.classifies:
         result = classified(model, splits, n=effort.n)
         yield Looking("done", 1, 1, evaluation=Evaluation(result))
         return
-    own = own_splits(model, splits, against is not None)
+    if not in_memory:
+        own = own_splits(model, splits, against is not None)
     folder = model.path.parent / FOLDER if (model.path.parent / "recipe.yaml").is_file() else None
     yield from _evaluate(model, splits, recipe=recipe, effort=effort, own=own, folder=folder)
 
@@ -274,7 +280,7 @@ def inspect_data(data: str, *, settings: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         UserError: E-DATA if it cannot be used, E-CONFIG for a setting of something else.
     """
-    return data_report(_read(data, settings))
+    return data_report(finished(reading(data, settings=settings)))
 
 
 def diagnose(
@@ -284,6 +290,7 @@ def diagnose(
     seconds: float = 60.0,
     seed: int = 0,
     budget: str = "10m",
+    splits: Splits | None = None,
 ) -> Iterator[Checking]:
     """Look for copies, leaks, doubtful labels and too few pictures; the last item says it all.
 
@@ -293,19 +300,29 @@ def diagnose(
         seconds: Most time for the judges that doubt labels; 0 leaves them out.
         seed: Of the judges.
         budget: The run that the verdict on the size is about.
+        splits: The data, if it is in memory already.
 
     Raises:
         UserError: As `inspect_data`; E-LIMIT for a time below 0.
     """
-    yield from _diagnose(_read(data, settings), seconds=seconds, seed=seed, budget=budget)
+    read = splits if splits is not None else finished(reading(data, settings=settings))
+    yield from _diagnose(read, seconds=seconds, seed=seed, budget=budget)
 
 
-def _read(data: str, settings: Sequence[str]) -> Splits:
-    """The data, read with settings of its own alone."""
+def reading(data: str, *, settings: Sequence[str] = ()) -> Iterator[Reading]:
+    """Read data step by step, with settings of its own alone; the last step holds it.
+
+    Args:
+        data: A folder, a file, or a built-in data set.
+        settings: How it is read, such as `data.flip=true`.
+
+    Raises:
+        UserError: As `inspect_data`.
+    """
     part, rest = with_own_settings(data, settings)
     if rest:
         raise UserError("E-CONFIG", where="--set", got=repr(rest[0]), takes="data.option=value")
-    return build("data", part)
+    yield from _reading(part)
 
 
 def parts(

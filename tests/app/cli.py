@@ -16,7 +16,8 @@ TINY = [
 
 
 def environment() -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("STEERABLE_")}
+    own = ("STEERABLE_CACHE",)  # of the tests, so that none uses that of the user
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("STEERABLE_") or k in own}
     return {**clean, "OMP_NUM_THREADS": "1", "CI": "true"}
 
 

@@ -11,6 +11,7 @@ import steerable.app
 from steerable.app.cli import app
 from steerable.app.options import interval_of, place, told
 from steerable.core.errors import UserError
+from steerable.jobs.output import claim
 
 APP = Path(steerable.app.__file__).parent
 SAMPLING = [
@@ -99,12 +100,30 @@ def test_a_label_is_a_condition_like_the_others():
 
 
 def test_the_next_free_folder_is_in_the_run_or_here(tmp_path, monkeypatch):
+    def taken(place, name="set"):
+        with claim(place, "sample", name, {}) as folder:
+            folder.write({"a": b""})
+            folder.finish()
+        return folder.path
+
     monkeypatch.chdir(tmp_path)
-    assert place(None, "model.safetensors", "set") == Path("samples/set-001")
+    assert taken(place(None, "model.safetensors")) == Path("samples/set-001")
+    run = str(tmp_path / "run")
     (tmp_path / "run" / "samples" / "set-001").mkdir(parents=True)
-    assert place(None, str(tmp_path / "run"), "set") == tmp_path / "run/samples/set-002"
-    assert place(None, str(tmp_path / "run"), "edit") == tmp_path / "run/samples/edit-001"
-    assert place(tmp_path / "own", "run", "edit") == tmp_path / "own"
+    assert taken(place(None, run)) == tmp_path / "run/samples/set-002"
+    assert taken(place(None, run)) == tmp_path / "run/samples/set-003"
+    assert taken(place(None, run), "edit") == tmp_path / "run/samples/edit-001"
+    assert taken(place(tmp_path / "own", "run"), "edit") == tmp_path / "own"
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="file, a file"):
-        place(tmp_path / "file", "run", "edit")
+        taken(place(tmp_path / "file", "run"))
+
+
+def test_a_place_knows_what_is_read_and_where_the_data_lies(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("data: {kind: images, path: /data/cats}\n")
+    found = place(None, str(tmp_path), "a.png", None, Path("b"))
+    assert found.inputs == (tmp_path / "model.safetensors", Path("a.png"), Path("b"))
+    assert found.data == (Path("/data/cats"),)
+    for text in ("[" * 5000, "data: 3", "data: {path: [1]}", "\x00", "a: b\n" * 300_000):
+        (tmp_path / "recipe.yaml").write_text(text)
+        assert place(None, str(tmp_path)).data == ()

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from steerable.core.errors import UserError
 from steerable.datasets.scenes import scenes
 from steerable.datasets.shapes import shapes
 from steerable.intake.drawing import covered
+from steerable.recipes.part import Part, build
 
 FACTORS = ("hue", "x", "y", "scale")
 
@@ -115,3 +117,13 @@ def test_scenes_options():
     assert every.train.spec.shape == (3, 24, 48) and every.report["unseen_pairs"] == []
     prompt = every.train.cond["prompt"]
     assert len((prompt[:, 0] * 8 + prompt[:, 1]).unique()) == 16
+
+
+@pytest.mark.parametrize("kind", ["shapes", "scenes"])
+def test_a_negative_seed_is_one_clear_line(kind):
+    with pytest.raises(UserError, match="seed") as caught:
+        {"shapes": shapes, "scenes": scenes}[kind](count=100, seed=-1)
+    assert caught.value.code == "E-LIMIT"
+    with pytest.raises(UserError, match="seed") as caught:
+        build("data", Part(kind=kind, options={"count": 100, "seed": -1}))
+    assert caught.value.code == "E-CONFIG"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 from steerable.core.errors import UserError
 from steerable.datasets.images import images
+from steerable.intake.scanning import Look, Scan
 
 
 def save(path, seed, *, size=(12, 12), channels=1):
@@ -358,3 +360,132 @@ def test_refusals_say_what_to_do(tmp_path):
         ({"on_bad": "ignore"}, "E-CONFIG"),
     ):
         refused(code, path=str(tmp_path), **option)
+
+
+def test_split_folders_advise_the_training_part(tmp_path):
+    fill(tmp_path, {"test/a": 3, "train/a": 3, "train/b": 3, "val/a": 2})
+    (tmp_path / "annotations").mkdir()  # no pictures, so no class either
+    words = refused(path=str(tmp_path))
+    assert f"train on {tmp_path / 'train'}" in words
+    assert f"--against {tmp_path / 'test'}" in words
+    shutil.rmtree(tmp_path / "train")
+    assert f"such as {tmp_path / 'test'}" in refused(path=str(tmp_path))
+    fill(tmp_path / "vehicles", {"train": 5, "bus": 5})  # a class may have that name
+    assert images(str(tmp_path / "vehicles")).train.spec.labels["label"] == ("bus", "train")
+
+
+@pytest.mark.parametrize("table", ["metadata.csv", "metadata.jsonl"])
+@pytest.mark.parametrize("text", ["file_name,label\n", "file_name,label\n\n \n", ""])
+def test_a_table_without_a_row_hides_no_pictures(tmp_path, table, text):
+    for i in range(40):
+        save(tmp_path / f"{i}.png", i)
+    (tmp_path / table).write_text(text if table.endswith("csv") else "\n\n")
+    words = refused(path=str(tmp_path))
+    if text or table.endswith("jsonl"):
+        assert "lists no picture" in words and "holds 40" in words and "remove" in words
+
+
+@pytest.mark.parametrize("line", [2, 11, 31])
+@pytest.mark.parametrize("kind", ["label", "name", "quoted", "closed by chance"])
+def test_an_unclosed_quote_is_refused_with_its_line(tmp_path, line, kind):
+    for i in range(30):
+        save(tmp_path / f"{i}.png", i)
+    rows = [f'{i}.png,"c, {i % 3}"' if kind == "quoted" else f"{i}.png,c{i % 3}" for i in range(30)]
+    if kind == "name":
+        rows[line - 2] = f'"{line - 2}.png,c1'
+    else:
+        rows[line - 2] = f'{line - 2}.png,"c1'
+    if kind == "closed by chance" and line < 20:
+        rows[20] = '20.png,5" disc'
+    (tmp_path / "metadata.csv").write_text("file_name,label\n" + "\n".join(rows) + "\n")
+    words = refused(path=str(tmp_path))
+    assert f"line {line}" in words and "quote" in words
+
+
+def test_text_of_several_lines_between_quotes_is_welcome(tmp_path):
+    for i in range(20):
+        save(tmp_path / f"{i}.png", i)
+    rows = [f'{i}.png,"a ""red""\nball, {"big" if i % 2 else "small"}"' for i in range(20)]
+    (tmp_path / "metadata.csv").write_text("file_name,caption\n\n" + "\r\n".join(rows))
+    splits = images(str(tmp_path), columns={"caption": "tokens"})
+    assert splits.report["n"] == 20
+    assert splits.train.spec.tokens["caption"] == ("a", "ball", "big", "red", "small")
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "set.npz"])
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "link to nothing", "device"])
+def test_d4_tables_and_archives_that_are_no_files_never_wait(tmp_path, name, kind):
+    for i in range(4):
+        save(tmp_path / f"{i}.png", i)
+    odd = tmp_path / name
+    if kind == "pipe":
+        os.mkfifo(odd)
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        target = {"link to a pipe": tmp_path / "pipe", "device": "/dev/zero"}.get(kind, "nowhere")
+        odd.symlink_to(target)
+    words = refused(path=str(odd if name.endswith("npz") else tmp_path))
+    assert name in words
+
+
+def decomposed(text):
+    return unicodedata.normalize("NFD", text)
+
+
+def test_names_of_files_match_in_every_unicode_form(tmp_path):
+    for i in range(10):
+        save(tmp_path / decomposed(f"café {i}.png"), i)
+        save(tmp_path / f"Éclair {i}.PNG", 100 + i)
+    rows = [f"café {i}.png,a" for i in range(10)]
+    rows += [decomposed(f"éclair {i}.png") + ",b" for i in range(10)]
+    (tmp_path / "metadata.csv").write_text("file_name,label\n" + "\n".join(rows))
+    splits = images(str(tmp_path))
+    assert splits.report["n"] == 20 and splits.report["bad"] == []
+    assert splits.report["warnings"] == []
+
+
+def test_columns_are_found_in_any_case_and_form(tmp_path):
+    for i in range(10):
+        save(tmp_path / f"{i}.png", i)
+    head = decomposed("file_name,Größe,Café")
+    rows = [f"{i}.png,{i},{'xy'[i % 2]}" for i in range(10)]
+    (tmp_path / "metadata.csv").write_text("\n".join([head, *rows]))
+    spec = images(str(tmp_path), columns={"größe": "vector", "café": "label"}).train.spec
+    assert spec.vectors == {"größe": ("größe",)} and spec.labels == {"café": ("x", "y")}
+    assert "no column 'farbe'" in refused(path=str(tmp_path), columns={"farbe": "label"})
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 8, 8), np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels, Size=np.arange(10.0))
+    spec = images(str(tmp_path / "a.npz"), columns={"size": "vector"}).train.spec
+    assert spec.vectors == {"size": ("size",)}
+
+
+def test_npz_no_advice_to_load_what_is_not_to_be_trusted(tmp_path):
+    path, pixels = tmp_path / "a.npz", np.zeros((4, 8, 8), np.uint8)
+    wide = np.zeros(4, np.dtype([(f"f{i:05}", "u1") for i in range(2000)]))
+    for arrays in (
+        {"images": wide},
+        {"images": pixels, "labels": wide},
+        {"images": pixels, "labels": np.array([{}] * 4)},
+    ):
+        np.savez(path, **arrays)
+        words = refused(path=str(path))
+        assert "pickle" not in words and "max_header_size" not in words
+
+
+@pytest.mark.parametrize("size", [(24, 0), (0, 0)])
+def test_any_number_of_threads_gives_the_same(tmp_path, size):
+    for i in range(30):
+        save(tmp_path / f"{i}.{'jpg' if i % 3 else 'png'}", i, size=(200 + i, 300), channels=3)
+    (tmp_path / "torn.png").write_bytes((tmp_path / "0.png").read_bytes()[:-9])
+    found = []
+    for threads in (1, 2, 7):
+        scan = Scan(str(tmp_path), strict=False, columns={})
+        assert list(scan.peek())
+        loading = scan.load((0, *scan.target(*size)), Look(reduced=True, threads=threads))
+        while True:
+            try:
+                next(loading)
+            except StopIteration as end:
+                found.append((end.value.tobytes(), scan.listing, scan.conversions))
+                break
+    assert found[0] == found[1] == found[2] and len(found[0][1].bad) == 1

@@ -11,8 +11,8 @@ from .source import dotted, trees
 DOORS = {
     # what the user has written
     ("jobs/planned.py", "_recipe", "checked", "OWN"),
-    ("jobs/planned.py", "prepared", "from_yaml", "OWN"),
-    ("jobs/planned.py", "prepared", "checked", "artefact(Path(str(config)).name, modules)"),
+    ("jobs/planned.py", "_own", "from_yaml", "OWN"),
+    ("jobs/planned.py", "_own", "checked", "artefact(file.name, self._modules() | own.code)"),
     # model files, run folders, pictures
     ("jobs/model.py", "read_about", "checked", "artefact(where, allow_code)"),
     ("jobs/run.py", "recipe", "from_yaml", "origin"),

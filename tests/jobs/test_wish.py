@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from steerable.core.errors import UserError
 from steerable.core.noise import Noise
 from steerable.core.types import Spec
 from steerable.jobs import wish as job
-from steerable.jobs.wish import Wish, asked, batches, conditioned, parsed, wishes
+from steerable.jobs.wish import Wish, all_asked, asked, batches, conditioned, parsed, wishes
 
 SPEC = Spec(
     "toys",
@@ -144,3 +146,42 @@ def test_wishes_are_sampled_in_batches_or_only_with_their_like():
     given = [Wish({}, i, {"image": image.clone()}) for i in range(2)]
     given.append(Wish({}, 2, {"image": torch.zeros(1, 2, 2)}))
     assert batches(given, 9, alike=True) == [[0, 1], [2]]
+
+
+ACCENTS = Spec(
+    "menu",
+    (3, 8, 8),
+    {"label": ("Café noir", "Thé", "straße"), "größe": ("klein", "groß")},
+    tokens={"prompt": ("brûlée", "c++", "crème", "red", "wide")},
+)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKD"])
+@pytest.mark.parametrize("change", [str, str.upper, str.lower, str.casefold])
+def test_accents_match_in_every_unicode_form_and_case(form, change):
+    def typed(text):
+        return unicodedata.normalize(form, change(text))
+
+    for label in ACCENTS.labels["label"]:
+        assert asked(ACCENTS, "label", typed(label)) == label
+        assert wishes(ACCENTS, [typed(label)], 1, 0)[0].label == label
+    found = wishes(ACCENTS, [], 1, 0, {typed("größe"): typed("groß")})
+    assert found[0].cond == {"größe": "groß"}
+    assert conditioned(ACCENTS, found)["größe"].tolist() == [1]
+    assert asked(ACCENTS, typed("prompt"), typed("Crème, brûlée!")) == ("crème", "brûlée")
+    either = wishes(ACCENTS, [typed("Thé") + "|" + typed("straße")], 20, 0)
+    assert {w.label for w in either} == {"Thé", "straße"}
+    assert all_asked(ACCENTS, {typed("größe"): typed("klein")}) == {"größe": "klein"}
+
+
+def test_prompts_are_split_as_the_words_of_the_data_were():
+    assert asked(ACCENTS, "prompt", "red c++") == ("red", "c++")
+    assert asked(ACCENTS, "prompt", "red + wide") == ("red", "wide")
+    assert asked(ACCENTS, "prompt", "red_wide") == ("red", "wide")
+
+
+def test_two_classes_that_differ_by_case_are_not_guessed_between():
+    spec = Spec("pair", (1, 8, 8), {"label": ("Cat", "cat")})
+    assert asked(spec, "label", "cat") == "cat"
+    with pytest.raises(UserError):
+        asked(spec, "label", "CAT")

@@ -5,8 +5,10 @@ Commands are imported when they run, and none imports torch at its top, so help 
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
@@ -53,9 +55,44 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text
 
 
+# What takes less memory, by command; the pictures themselves are checked before they are read.
+LESS = {
+    "train": "--set training.batch=32, --size xs, or smaller pictures (--set data.size=32)",
+    "sample": "fewer pictures at a time (-n)",
+    "edit": "fewer or smaller pictures",
+    "encode": "fewer pictures at a time",
+    "evaluate": "fewer samples (-n 500)",
+    "sweep": "fewer samples a setting (-n 200)",
+    "look": "fewer items (-n 50)",
+    "likelihood": "fewer pictures (-n 20)",
+    "data": "smaller pictures (--set data.size=32), or --quick",
+    "demo": "fewer samples (--n 500)",
+}
+
+
+def _one_line(message: Warning | str, *_: object) -> str:
+    """A warning for people, without the line of the program that gave it."""
+    return f"warning  {' '.join(str(message).split())}\n"
+
+
+def _no_memory(words: Sequence[str], error: BaseException) -> UserError:
+    """What ran out of memory, how much was asked for, and what would take less."""
+    from steerable.intake.memory import available, written
+
+    command = words[0] if words else ""
+    wanted = re.search(r"allocate (\d[\d.]* ?[kMGT]?i?B|\d+ bytes)", str(error))
+    free = available()
+    got = f"no room for another {wanted.group(1)}" if wanted else "none left"
+    got += f"; {written(free[0])} are free ({free[1]})" if free else ""
+    kept = "the last checkpoint, if there is one" if command in ("train", "demo") else ""
+    do = LESS.get(command, "end other programs, or use a machine with more memory")
+    return UserError("E-MEM", where=f"memory, {command or 'start'}", got=got, kept=kept, do=do)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with a documented exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.formatwarning = _one_line
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
@@ -71,10 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        do = "--set training.batch=32, --size xs, or smaller pictures"
-        kept = "the last checkpoint"
-        memory = UserError("E-MEM", where="memory", got="none left", kept=kept, do=do)
-        sys.exit(fail(memory, as_json="--json" in words))
+        sys.exit(fail(_no_memory(words, error), as_json="--json" in words))
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:

@@ -6,6 +6,8 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -104,6 +106,7 @@ class Stop:
     def __init__(self) -> None:
         self.code = 0
         self._old: dict[int, Any] = {}
+        self._at_once = False
 
     def __enter__(self) -> Stop:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -114,7 +117,16 @@ class Stop:
         for number, handler in self._old.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While nothing is there to be saved, the first signal leaves at once."""
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
     def _note(self, number: int, _: FrameType | None) -> None:
-        if self.code:
+        if self.code or self._at_once:
             raise SystemExit(128 + number)
         self.code = 128 + number

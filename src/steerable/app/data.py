@@ -11,6 +11,7 @@ from steerable.core.errors import UserError
 
 from .console import Bar, fail, result
 from .options import Flag, Force, Json, Out, Words
+from .reading import read
 
 if TYPE_CHECKING:
     from steerable.jobs.doctor import Diagnosis
@@ -62,8 +63,9 @@ def check(
         require()
         data = Path(folder)
         check_file(page, Place(None, force=force, inputs=(data,), data=(data,)))
+    splits = read(api.reading(folder, settings=set_ or []))
     bar, found = Bar(), None
-    for progress in api.diagnose(folder, settings=set_ or [], seconds=0.0 if quick else seconds):
+    for progress in api.diagnose(folder, seconds=0.0 if quick else seconds, splits=splits):
         found = progress.diagnosis
         bar.show(progress.share, progress.stage, last=found is not None)
     assert found is not None

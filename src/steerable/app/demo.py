@@ -7,6 +7,7 @@ from pathlib import Path
 from .console import Bar, Stop, result
 from .evaluate import evaluation_lines, report_of, run_evaluation
 from .options import Flag, Whole
+from .reading import read
 from .train import plan_lines, run_training
 
 __all__ = ["demo"]
@@ -39,8 +40,11 @@ def demo(
     from steerable.jobs.wish import wishes
 
     bar = Bar()
+    asked = api.Request("fashion", run, budget=budget, settings=["data.source=embedded"])
     with Stop() as stop:
-        prepared = api.prepared("fashion", run, budget=budget, settings=["data.source=embedded"])
+        with stop.at_once():
+            splits = read(api.reading_for_run(asked))
+        prepared = api.prepared_with(asked, splits)
         for line in plan_lines(prepared):
             bar.say(line)
         if not stop.code:

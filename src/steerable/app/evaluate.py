@@ -12,6 +12,7 @@ from steerable.core.errors import UserError
 
 from .console import Bar, duration, result, say_alias
 from .options import AllowCode, Count, Json, Run, Sampling, Whole, Words
+from .reading import data_of, shown
 
 if TYPE_CHECKING:
     from steerable.jobs.effort import Effort
@@ -171,9 +172,14 @@ def report_of(run: Path, model: Model, found: Evaluation, budget: str = "30m") -
 def run_evaluation(model: Model, against: str | None, recipe: Recipe, effort: Effort) -> Evaluation:
     """Evaluate with plan and progress on stderr."""
     from steerable import api
+    from steerable.jobs.data import own_reading
 
+    splits = data_of(model, against)
+    own = None
+    if not model.recipe.classifies:
+        own = shown(own_reading(model, splits, against is not None))
     bar, start, found, stage = Bar(), time.monotonic(), None, ""
-    for looking in api.evaluation(model, against, recipe, effort=effort):
+    for looking in api.evaluation(model, against, recipe, effort=effort, splits=splits, own=own):
         found = looking.evaluation
         if looking.stage == "plan" and looking.plan is not None:
             for line in looking.plan.lines():

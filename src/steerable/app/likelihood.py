@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from .console import Bar, duration, result
 from .options import AllowCode, Count, Data, Json, Run, Whole
+from .reading import data_of
 
 __all__ = ["likelihood"]
 
@@ -44,8 +45,9 @@ def likelihood(
 
     model = api.load(run, allow_code=allow_code or ())
     how = integral_for(model.spec, trace, probes=probes, tolerance=tolerance)
+    held_out = data_of(model, data).held_out
     bar, start, r = Bar(), time.monotonic(), None
-    for progress in api.likelihood(model, data, n=n, integral=how, conditional=conditional):
+    for progress in api.likelihood(model, held_out, n=n, integral=how, conditional=conditional):
         r, share = progress.result, progress.done / progress.of
         left = (time.monotonic() - start) * (1 / share - 1)
         bar.show(share, f"{progress.of} pictures  {duration(left)} left", last=r is not None)

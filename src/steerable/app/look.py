@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from steerable.core.errors import UserError
 
 from .console import Bar, duration, result
 from .options import AllowCode, Cond, Count, Data, Force, Json, Out, Run, Whole, place
+from .reading import data_of
+
+if TYPE_CHECKING:
+    from steerable.core.types import Splits
+    from steerable.jobs.model import Model
 
 __all__ = ["look"]
 
@@ -49,9 +56,9 @@ def look(
     where = out or (Path(run) if Path(run).is_dir() else Path()) / "inside.html"
     check_pages(where, place(None, run, data, force=force))
     model = api.load(run, allow_code=allow_code or ())
+    told, splits = parsed(cond or []), _data(model, data)
     bar, start, found = Bar(), time.monotonic(), None
-    told = parsed(cond or [])
-    for progress in api.look(model, data, label=label, cond=told, seed=seed, items=n):
+    for progress in api.look(model, splits, label=label, cond=told, seed=seed, items=n):
         found, share = progress.inside, progress.share
         left = (time.monotonic() - start) * (1 / share - 1)
         bar.show(share, f"{duration(left)} left", last=found is not None)
@@ -63,6 +70,16 @@ def look(
     figures = {key: loss.get(key) for key in ("underfit", "memorised", "left_out")}
     result({**plain, **figures}, as_json=json, lines=lines)
     return 0
+
+
+def _data(model: Model, data: str | None) -> Splits | str | None:
+    """The data; where the model's own cannot be read, `look` says why it does without."""
+    try:
+        return data_of(model, data)
+    except UserError:
+        if data is not None:
+            raise
+        return None
 
 
 def _lines(numbers: dict[str, Any]) -> list[str]:

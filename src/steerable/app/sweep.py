@@ -22,6 +22,7 @@ from .options import (
     interval_of,
     place,
 )
+from .reading import data_of
 
 if TYPE_CHECKING:
     from steerable.jobs.sweep import Setting, Sweeping, Tried
@@ -97,14 +98,13 @@ def sweep(
     """
     from steerable import api
     from steerable.jobs import sweep as job
-    from steerable.jobs.data import splits_for
     from steerable.jobs.pictures import rows_left_out
 
     settings = _listed(guidance, interval, steps, sampler)
     model = api.load(run, allow_code=allow_code or ())
     where = place(out, run, data, force=force)
     with job.claim_sweep(model, settings, where, n=n, seed=seed, data=data) as folder:
-        tried = _watched(job.sweep(model, splits_for(model, data), settings, n=n, seed=seed))
+        tried = _watched(job.sweep(model, data_of(model, data), settings, n=n, seed=seed))
         files = job.write(folder, model, tried)
     choice = job.best(tried)
     if keep:

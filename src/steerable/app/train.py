@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from .console import Bar, Stop, duration, result
 from .options import AllowCode, Flag, Json, Whole, Words
+from .reading import read
 
 if TYPE_CHECKING:
     from steerable.jobs.prepare import Prepared
@@ -67,17 +68,13 @@ def train(
 
     settings = list(set_ or []) + ([f"training.seed={seed}"] if seed is not None else [])
     where = run or Path("runs") / (Path(data).name if data else "run")
+    asked = api.Request(
+        data, where, preset, budget, size, settings, config, tuple(allow_code or ())
+    )
     with Stop() as stop:
-        job = api.prepared(
-            data,
-            where,
-            preset=preset,
-            budget=budget,
-            size=size,
-            settings=settings,
-            config=config,
-            allow_code=allow_code or (),
-        )
+        with stop.at_once():
+            splits = read(api.reading_for_run(asked))
+        job = api.prepared_with(asked, splits)
         bar = Bar()
         for line in plan_lines(job):
             bar.say(line)

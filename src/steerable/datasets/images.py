@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,11 +18,14 @@ from steerable.core.errors import UserError
 from steerable.core.types import Dataset, Range, Spec, Splits
 from steerable.intake import columns as tables
 from steerable.intake import splitting
-from steerable.intake.scanning import Scan
+from steerable.intake.reading import Reading
+from steerable.intake.scanning import READER, Look, Scan
 
 __all__ = ["images"]
 
 _MAX_SIDE = 1024
+
+_T = TypeVar("_T")
 
 
 def images(
@@ -63,15 +66,49 @@ def images(
         UserError: E-DATA for a path, layout or share of bad files that cannot be used; E-LIMIT and
             E-CONFIG for an option out of its range; E-MEM if the pictures do not fit.
     """
+    options = dict(locals())
+    *_, last = reading(options)
+    assert last.splits is not None
+    return last.splits
+
+
+def reading(options: Mapping[str, Any], *, reader: int = READER) -> Iterator[Reading]:
+    """`images` step by step; the last step holds the data.
+
+    Args:
+        options: All of its options.
+        reader: Version of what is made of the same files.
+
+    Raises:
+        UserError: As `images`.
+    """
+    path, size, columns = options["path"], options["size"], options["columns"]
+    channels, share, on_bad = options["channels"], options["held_out"], options["on_bad"]
     height, width = (size, size) if isinstance(size, int) else size
-    _checked(height, width, channels, held_out, on_bad)
+    _checked(height, width, channels, share, on_bad)
     _free(columns)
-    ground = _colour(background)
+    look = Look(_colour(options["background"]), reduced=reader > 1)
     scan = Scan(path, strict=on_bad == "error", columns=columns)
-    scan.peek()
-    height, width = scan.target(height, width)
-    x = scan.load(height, width, channels, background=ground)
-    return _split(scan, x, share=held_out, flip=flip, columns=columns)
+    total = len(scan.listing.entries)
+    for done in scan.peek():
+        yield Reading("headers", done, total)
+    shape, total = (channels, *scan.target(height, width)), len(scan.listing.entries)
+    loading = scan.load(shape, look)
+    x = yield from _counted_by(loading, total)
+    yield Reading("pictures", total, total)
+    splits = _split(scan, x, share=share, flip=options["flip"], columns=columns)
+    report = {**splits.report, "reader": reader}
+    yield Reading("pictures", total, total, replace(splits, report=report))
+
+
+def _counted_by(loading: Generator[int, None, _T], total: int) -> Generator[Reading, None, _T]:
+    """The progress of the pictures; returns what comes of them."""
+    while True:
+        try:
+            done = next(loading)
+        except StopIteration as end:
+            return end.value
+        yield Reading("pictures", done, total)
 
 
 def _checked(height: int, width: int, channels: int, share: float, on_bad: str) -> None:

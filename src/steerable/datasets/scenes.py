@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from steerable.core.types import Dataset, Range, Spec, Splits
-from steerable.intake.drawing import covered
+from steerable.intake.drawing import checked_seed, covered
 
 __all__ = ["scenes"]
 
@@ -42,7 +42,7 @@ def scenes(
         seed: Seed of everything.
         held_pairs: How many of the 16 pairs are kept out of training.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed, "scenes"))
     held = np.arange(held_pairs) * len(_FORMS) + rng.permutation(len(_FORMS))[:held_pairs]
     out = np.arange(count) % _EVERY == 0
     unseen = (np.cumsum(out) % 2 == 0) & out & (held_pairs > 0)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from steerable.core.types import Dataset, Range, Spec, Splits
-from steerable.intake.drawing import SHAPES, colour, covered
+from steerable.intake.drawing import SHAPES, checked_seed, colour, covered
 
 __all__ = ["shapes"]
 
@@ -39,7 +39,7 @@ def shapes(
         seed: Seed of the factors.
         attributes: Whether the four factors are a condition too, `attributes`, each in [-1, 1].
     """
-    share = np.random.default_rng(seed).random((count, len(_FACTORS)))
+    share = np.random.default_rng(checked_seed(seed, "shapes")).random((count, len(_FACTORS)))
     low, high = np.array(list(_FACTORS.values())).T
     label = np.arange(count) % len(SHAPES)
     x = torch.from_numpy(_drawn(low + share * (high - low), label, size))

@@ -8,6 +8,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,8 +18,11 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from steerable.core.errors import UserError
+from steerable.intake import memory
 from steerable.intake.columns import ColumnError, Value, parsed
 from steerable.intake.folders import Entry
+from steerable.intake.names import Names
+from steerable.intake.plain import plain_file
 
 __all__ = ["Archive", "archive"]
 
@@ -53,7 +57,7 @@ class Archive:
         """
         size = math.prod(self.shape[1:])
         try:
-            with zipfile.ZipFile(self.path) as file, file.open("images.npy") as stream:
+            with _opened(self.path) as file, file.open("images.npy") as stream:
                 _header(stream)
                 for _ in range(self.shape[0]):
                     data = stream.read(size)
@@ -61,7 +65,7 @@ class Archive:
                         raise EOFError("fewer bytes than its header says")
                     yield np.frombuffer(data, np.uint8).reshape(self.shape[1:])
         except (*_FAULTS, zipfile.BadZipFile) as fault:
-            raise _refused(self.path, f"damaged: {fault}") from fault
+            raise _refused(self.path, f"damaged: {_reason(fault)}") from fault
 
 
 def archive(path: Path, columns: Mapping[str, str]) -> Archive:
@@ -77,7 +81,7 @@ def archive(path: Path, columns: Mapping[str, str]) -> Archive:
         UserError: E-DATA if the file is damaged or its arrays are not `images` and `labels`.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with _opened(path) as file:
             sizes = {info.filename: info for info in file.infolist()}
             for name in ("images", *(_array(column, sizes, columns) for column in columns)):
                 if f"{name}.npy" not in sizes:
@@ -94,7 +98,7 @@ def archive(path: Path, columns: Mapping[str, str]) -> Archive:
     except (*_FAULTS, zipfile.BadZipFile) as fault:
         if isinstance(fault, UserError):
             raise
-        raise _refused(path, f"damaged: {fault}") from fault
+        raise _refused(path, f"damaged: {_reason(fault)}") from fault
     names = names or [f"images[{i}]" for i in range(full[0])]
     if columns.get("label", "label") != "label" or labels is None:
         labels = [None] * full[0]
@@ -104,10 +108,26 @@ def archive(path: Path, columns: Mapping[str, str]) -> Archive:
     return Archive(path, full, list(map(Entry, names, labels, rows)))
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    with plain_file(path) as stream, zipfile.ZipFile(stream) as file:
+        yield file
+
+
+def _reason(fault: BaseException) -> str:
+    """What is wrong, without the advice to load what is not to be trusted that numpy adds."""
+    text = " ".join(str(getattr(fault, "strerror", None) or fault).split())
+    if "allow_pickle" in text or "max_header_size" in text:
+        return "the header of an array is too long, or holds more than a plain type and a shape"
+    return text[:200] or type(fault).__name__
+
+
 def _array(name: str, sizes: Mapping[str, zipfile.ZipInfo], columns: Mapping[str, str]) -> str:
     """The array that holds a column; that of the labels is in the plural, unless asked for."""
     if name != "label" or "labels.npy" in sizes or name not in columns:
-        return "labels" if name == "label" else name
+        plain = "labels" if name == "label" else name
+        held = Names(key.removesuffix(".npy") for key in sizes)
+        return held.find(plain) or plain if name in columns else plain
     return name
 
 
@@ -171,10 +191,22 @@ def _column(
     # i and u whole numbers, b truth values, U text
     if shape not in {(n,), (n, 1)} or dtype.kind not in "iubU":
         raise _refused(path, f"`{name}` of the shape {shape} and the type {dtype}", do="see takes")
+    _fits(info, name, path)
     with file.open(info) as stream:
         values = npy.read_array(stream, allow_pickle=False).reshape(n)
     text = [str(value) for value in values.tolist()]
     return [word.lower() for word in text] if dtype.kind == "b" else text
+
+
+def _fits(info: zipfile.ZipInfo, name: str, path: Path) -> None:
+    """Refuse an array of labels or other values that there is no memory for.
+
+    Raises:
+        UserError: E-MEM.
+    """
+    # The array, and as much again for its values one by one.
+    what, do = f"the values of `{name}`", "fewer pictures, or shorter texts"
+    memory.require(2 * info.file_size, where=str(path), what=what, do=do)
 
 
 def _values(
@@ -189,6 +221,7 @@ def _values(
         takes = {"vector": "numbers (N,) or (N,K), or text (N,)", "tokens": "text (N,)"}
         do = f"save {takes.get(kind, 'whole numbers or text (N,)')}, N = {n}"
         raise _refused(path, f"`{name}` of the shape {shape} and the type {dtype}", do=do)
+    _fits(info, name, path)
     with file.open(info) as stream:
         rows = npy.read_array(stream, allow_pickle=False)
     try:

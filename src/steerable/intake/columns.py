@@ -30,6 +30,7 @@ __all__ = [
     "encoded",
     "ordered",
     "parsed",
+    "words_of",
 ]
 
 Value = str | tuple[float, ...] | tuple[str, ...] | None  # None: missing
@@ -162,12 +163,17 @@ def _parts(letter: str) -> bool:
 def _words(value: Any) -> tuple[str, ...] | None:
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = " ".join(value)
-    text = class_name(value).lower()
+    text = class_name(value)
     if not text:
         raise ColumnError(f"{_brief(value)} is not text")
-    split = "".join(" " if _parts(letter) else letter for letter in text).split()
     # One more than the limit tells that something was cut.
-    return tuple(split[: _MAX_LENGTH + 1]) or None
+    return tuple(words_of(text)[: _MAX_LENGTH + 1]) or None
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in lower case and composed, without punctuation."""
+    plain = class_name(text).lower()
+    return "".join(" " if _parts(letter) else letter for letter in plain).split()
 
 
 def encoded(

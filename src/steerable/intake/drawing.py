@@ -13,7 +13,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SHAPES", "Seen", "colour", "covered", "seen"]
+from steerable.core.errors import UserError
+
+__all__ = ["SHAPES", "Seen", "checked_seed", "colour", "covered", "seen"]
 
 Floats = NDArray[np.float32]
 Inside = Callable[[Floats, Floats], NDArray[np.bool_]]
@@ -84,6 +86,17 @@ def covered(
         blocks = inside.reshape(len(inside), height, _SAMPLES, width, _SAMPLES)
         found[part] = blocks.mean((2, 4), dtype=np.float32)
     return found
+
+
+def checked_seed(seed: int, where: str) -> int:
+    """A seed that a generator takes.
+
+    Raises:
+        UserError: E-LIMIT for one below 0.
+    """
+    if seed < 0:
+        raise UserError("E-LIMIT", where=f"{where} seed", got=str(seed), takes="0 or more")
+    return seed
 
 
 def colour(hue: NDArray[np.floating]) -> Floats:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from steerable.core.errors import UserError
 from steerable.intake.columns import ColumnError, Value, class_name, parsed
+from steerable.intake.names import Names
+from steerable.intake.plain import plain_bytes
 
 __all__ = ["Entry", "Listing", "listing"]
 
@@ -21,7 +23,8 @@ _TAKES = (
     "a folder of class folders; a flat folder; a folder with metadata.csv or metadata.jsonl "
     "(file_name, label); an .npz file (images, labels)"
 )
-_SPLITS = frozenset({"train", "training", "test", "val", "valid", "validation", "eval"})
+_TRAINING = ("train", "training")
+_SPLITS = frozenset({*_TRAINING, "test", "testing", "val", "valid", "validation", "dev", "eval"})
 # Kinds that people take for pictures, worth a word when they are passed over.
 _OTHER_PICTURES = frozenset({".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jxl", ".svg"})
 
@@ -71,7 +74,8 @@ def listing(root: Path, suffixes: frozenset[str], columns: Mapping[str, str]) ->
         raise _refused(root, "the path does not exist", do="check the spelling of the path")
     if not root.is_dir():
         raise _refused(root, "a file of a kind that is not read", do="unpack archives into folders")
-    tables = [name for name in ("metadata.jsonl", "metadata.csv") if (root / name).is_file()]
+    # A table that is no plain file is refused where it is read; passed over, it would say nothing.
+    tables = [n for n in ("metadata.jsonl", "metadata.csv") if _is_there(root / n)]
     if len(tables) > 1:
         raise _refused(root, "both metadata.jsonl and metadata.csv", do="remove one of the two")
     found = _Walk(root, suffixes)
@@ -89,6 +93,11 @@ def listing(root: Path, suffixes: frozenset[str], columns: Mapping[str, str]) ->
         raise _refused(root, got, do="put PNG, JPEG or WebP files there")
     result.entries.sort(key=lambda entry: entry.name)
     return result
+
+
+def _is_there(table: Path) -> bool:
+    """Whether anything but a folder has this name, be it a pipe or a link to nothing."""
+    return os.path.lexists(table) and not table.is_dir()
 
 
 class _Walk:
@@ -174,9 +183,9 @@ def _from_folders(root: Path, found: _Walk) -> Listing:
     """Class folders if any folder holds a picture file, else a flat folder."""
     if not any("/" in name for name, *_ in (*found.bad, *((n,) for n in found.names))):
         return Listing("flat folder", [*map(Entry, found.names)], found.bad, found.ignored)
-    if found.folders and all(name.lower() in _SPLITS for name in found.folders):
-        got = f"the folders {', '.join(found.folders)}, which look like splits, not like classes"
-        raise _refused(root, got, do=f"give the path of one: {root / found.folders[0]}")
+    used = list(dict.fromkeys(name.partition("/")[0] for name in found.names if "/" in name))
+    if used and all(name.lower() in _SPLITS for name in used):
+        raise _splits(root, used)
     result = Listing("class folders", bad=found.bad, ignored=found.ignored)
     for name in found.names:
         top, slash, _ = name.partition("/")
@@ -184,11 +193,24 @@ def _from_folders(root: Path, found: _Walk) -> Listing:
             result.entries.append(Entry(name, class_name(top)))
         else:
             result.bad.append((name, "lies beside the class folders, so it has no label"))
-    used = {entry.label for entry in result.entries}
+    labels = {entry.label for entry in result.entries}
     for folder in found.folders:
-        if class_name(folder) not in used:
+        if class_name(folder) not in labels:
             result.warnings.append(f"class {class_name(folder)!r} has no picture and is left out")
     return result
+
+
+def _splits(root: Path, found: Sequence[str]) -> UserError:
+    """Folders that look like the parts of a data set: which one is to be trained on."""
+    got = f"the folders {', '.join(found)}, which look like splits, not like classes"
+    first = next((name for name in found if name.lower() in _TRAINING), None)
+    if first is None:
+        do = f"give the folder of the pictures to train on, such as {root / found[0]}, by its path"
+    else:
+        do = f"train on {root / first}"
+        rest = next((root / name for name in found if name != first), None)
+        do += f", and measure with evaluate --against {rest}" if rest is not None else ""
+    return _refused(root, got, do=do)
 
 
 def _from_table(root: Path, table: str, found: _Walk, columns: Mapping[str, str]) -> Listing:
@@ -197,8 +219,12 @@ def _from_table(root: Path, table: str, found: _Walk, columns: Mapping[str, str]
     result.ignored[PurePosixPath(table).suffix] -= 1
     result.ignored += Counter()  # drops the zero
     read = _json_rows if table.endswith("jsonl") else _csv_rows
-    rows = list(read(_text(root / table), root / table))
-    _all_there([row for _, row in rows], columns, root / table)
+    rows = [row for row in read(_text(root / table), root / table) if not _is_blank(row[1])]
+    if not rows:
+        got = f"{table} lists no picture, but the folder holds {len(found.names)}"
+        raise _refused(root, got, do=f"add a line for each picture, or remove {table}")
+    rows = _renamed(rows, columns, root / table)
+    on_disk = Names(found.names)
     must = "label" not in columns and any(class_name(row.get("label")) for _, row in rows)
     seen: set[str] = set()
     for line, row in rows:
@@ -206,7 +232,8 @@ def _from_table(root: Path, table: str, found: _Walk, columns: Mapping[str, str]
         if not isinstance(name, str) or not name:
             result.bad.append((place, row.get("reason") or "no file_name"))
             continue
-        path = PurePosixPath(name)
+        # Disks and tables write accents in two forms, and some disks know no case.
+        path = PurePosixPath(on_disk.find(str(PurePosixPath(name))) or name)
         if path.is_absolute() or ".." in path.parts or "\0" in name:
             result.bad.append((place, f"{name!r} is not a place inside the folder"))
         elif str(path) in seen:
@@ -223,13 +250,32 @@ def _from_table(root: Path, table: str, found: _Walk, columns: Mapping[str, str]
     return result
 
 
-def _all_there(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], table: Path) -> None:
-    """Refuse columns that no row has."""
-    held = {key: None for row in rows for key in row if isinstance(key, str)}
+def _is_blank(row: Mapping[str, Any]) -> bool:
+    """Whether a row says nothing: blanks between line breaks, or delimiters alone."""
+    return not any(v.strip() if isinstance(v, str) else v is not None for v in row.values())
+
+
+_Rows = list[tuple[int, dict[str, Any]]]
+
+
+def _renamed(rows: _Rows, columns: Mapping[str, str], table: Path) -> _Rows:
+    """The rows with the columns that were asked for under the names that they were asked by.
+
+    Raises:
+        UserError: E-DATA for one that no row has.
+    """
+    held = Names(key for _, row in rows for key in row if isinstance(key, str))
+    other: dict[str, str] = {}
     for name in columns:
-        if name not in held:
-            got = f"no column '{name}', but {', '.join(list(held)[:20]) or 'none'}"
+        found = held.find(name)
+        if found is None:
+            got = f"no column '{name}', but {', '.join(held.known[:20]) or 'none'}"
             raise _refused(table, got, do="check the spelling of the column")
+        if found != name:
+            other[name] = found
+    if not other:
+        return rows
+    return [(i, {**row, **{name: row.get(key) for name, key in other.items()}}) for i, row in rows]
 
 
 def _entry(name: str, row: Mapping[str, Any], columns: Mapping[str, str], *, must: bool) -> Entry:
@@ -250,14 +296,14 @@ def _entry(name: str, row: Mapping[str, Any], columns: Mapping[str, str], *, mus
 def _text(path: Path) -> str:
     """The text of a table in UTF-8 or, with a byte-order mark, UTF-16."""
     try:
-        data = path.read_bytes()
+        data = plain_bytes(path)
         return data.decode("utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as fault:
         raise UserError(
             "E-DATA",
             where=str(path),
-            got=f"unreadable: {fault}",
-            takes="text in UTF-8",
+            got=f"unreadable: {getattr(fault, 'strerror', None) or fault}",
+            takes="a plain file of text in UTF-8",
             do="save the table again as UTF-8",
         ) from fault
 
@@ -279,22 +325,50 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     # Spreadsheets write semicolons or tabs where the comma is the decimal sign.
     delimiter = next((mark for mark in ",;\t" if mark in head), ",")
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    if "file_name" not in (rows.fieldnames or ()):
-        raise UserError(
-            "E-DATA",
-            where=str(path),
-            got=f"the columns {', '.join(map(repr, rows.fieldnames or ())) or 'of an empty file'}",
-            takes="a first line with file_name and, for labels, label",
-            do="add the line",
-        )
+    lines, before = io.StringIO(text, newline="").readlines(), 0
     try:
+        known = rows.fieldnames or ()
+        if rows.line_num > 1:
+            _closed(lines, before, rows.line_num, delimiter=delimiter)
+        before = rows.line_num
+        if "file_name" not in known:
+            raise UserError(
+                "E-DATA",
+                where=str(path),
+                got=f"the columns {', '.join(map(repr, known)) or 'of an empty file'}",
+                takes="a first line with file_name and, for labels, label",
+                do="add the line",
+            )
         for row in rows:
+            broken = any("\n" in text for text in row.values() if isinstance(text, str))
+            if broken or rows.line_num - before > 1:
+                _closed(lines, before, rows.line_num, delimiter=delimiter)
             yield rows.line_num, row
+            before = rows.line_num
     except csv.Error as fault:
         raise UserError(
             "E-DATA",
-            where=f"{path}, line {rows.line_num}",
+            where=f"{path}, line {before + 1}",
             got=f"not CSV: {fault}",
-            takes="comma-separated values",
+            takes="comma-separated values, with every quote closed",
             do="mend the line",
         ) from fault
+
+
+def _closed(lines: Sequence[str], before: int, last: int, *, delimiter: str) -> None:
+    """Hold a row of several lines to the letter of CSV.
+
+    A quote that is never closed swallows the rows behind it, and the reader says nothing of that.
+    A text of several lines between two quotes is welcome.
+
+    Raises:
+        csv.Error: A quote that is not closed, or text behind a closing one.
+    """
+    part = io.StringIO("".join(lines[before:last]), newline="")
+    try:
+        list(csv.reader(part, delimiter=delimiter, skipinitialspace=True, strict=True))
+    except csv.Error as fault:
+        swallowed = last - before - 1
+        message = "a quote is opened and not closed"
+        message += f", and swallows {swallowed} lines" if swallowed else ""
+        raise csv.Error(message) from fault

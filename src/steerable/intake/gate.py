@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import stat
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 from PIL import Image, UnidentifiedImageError
+
+from steerable.intake.plain import OddFileError, plain_file
 
 __all__ = ["FAULTS", "FORMATS", "PictureError", "opened"]
 
@@ -55,8 +57,7 @@ class PictureError(Exception):
 def opened(path: Path) -> Iterator[tuple[Any, BinaryIO]]:
     """An undecoded picture within the limits; whatever Pillow raises becomes a PictureError."""
     try:
-        with warnings.catch_warnings(), _regular(path) as file:
-            warnings.simplefilter("ignore")
+        with _hush, _picture_file(path) as file:
             image = Image.open(file, formats=FORMATS)
             _limited(image, os.fstat(file.fileno()).st_size)
             yield image, file
@@ -65,33 +66,50 @@ def opened(path: Path) -> Iterator[tuple[Any, BinaryIO]]:
 
 
 @contextmanager
-def _regular(path: Path) -> Iterator[BinaryIO]:
-    """Open a plain file only: a pipe would wait for ever, a device may act on being opened."""
+def _picture_file(path: Path) -> Iterator[BinaryIO]:
+    """A plain file that is as long as a picture may be."""
     try:
-        status = path.stat()
+        with plain_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise PictureError("an empty file")
+            if size > MAX_BYTES:
+                raise PictureError(f"too large: {size} bytes, the limit is {MAX_BYTES}")
+            yield file
     except FileNotFoundError:
         broken = path.is_symlink()
         raise PictureError("a link to nothing" if broken else "the file does not exist") from None
-    _plain(status.st_mode)
-    # The file may have been swapped since; NONBLOCK keeps even then a pipe from waiting.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        _plain(status.st_mode)
-        if status.st_size == 0:
-            raise PictureError("an empty file")
-        if status.st_size > MAX_BYTES:
-            raise PictureError(f"too large: {status.st_size} bytes, the limit is {MAX_BYTES}")
-        yield file
+    except OddFileError as fault:
+        raise PictureError(str(fault.strerror)) from None
 
 
-def _plain(mode: int) -> None:
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
-    for test, name in kinds:
-        if test(mode):
-            raise PictureError(f"{name}, not a file")
-    if not stat.S_ISREG(mode):
-        raise PictureError("a device, not a file")
+class _Hush:
+    """Pillow's warnings are ignored while any thread is inside.
+
+    Python keeps one list of filters for all threads, so the first one in changes it and the last
+    one out puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = Lock(), 0
+        self._kept = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._kept = warnings.catch_warnings()
+                self._kept.__enter__()
+                warnings.filterwarnings("ignore", module=r"(PIL|steerable\.intake)\.")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._kept.__exit__(None, None, None)
+
+
+_hush = _Hush()
 
 
 def _limited(image: Image.Image, size: int) -> None:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from steerable.core.errors import UserError
+from steerable.intake.names import Names
+from steerable.intake.plain import plain_bytes
 
 __all__ = ["Picture", "Pictures", "as_floats", "centred", "flags", "one_each", "pictures"]
 
@@ -87,7 +89,7 @@ def _from_file(path: Path, where: str) -> Picture:
 
     try:
         pixels, _ = read(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = hashlib.sha256(plain_bytes(path)).hexdigest()
     except (PictureError, OSError) as error:
         got = f"{where}: {error}"
         raise UserError("E-DATA", where=path.name, got=got, takes="a picture") from error
@@ -129,12 +131,15 @@ def one_each(
     found = pictures(given, where)
     if isinstance(given, str | Path) and Path(given).is_dir():
         by_name = {Path(picture.name).stem: picture for picture in found}
+        names, chosen = Names(by_name), []
         for image in images:
-            if Path(image.name).stem not in by_name:
+            name = names.find(Path(image.name).stem)
+            if name is None:
                 got = f"{where}: no picture that is named as {image.name}"
                 takes = "equal names, such as " + ", ".join(list(by_name)[:3])
                 raise UserError("E-CONFIG", where=Path(given).name, got=got, takes=takes)
-        return [by_name[Path(image.name).stem] for image in images]
+            chosen.append(by_name[name])
+        return chosen
     if len(found) == 1:
         return found * len(images)
     if len(found) != len(images):

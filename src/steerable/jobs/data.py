@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ import torch
 from steerable.core.condition import absent
 from steerable.core.errors import UserError
 from steerable.core.types import Dataset, Splits
-from steerable.recipes.part import Part, build, kinds
+from steerable.recipes.part import Part, kinds
 
 from .model import Model
+from .reading import READER, Reading, finished, reading
 from .run import Run
 
 __all__ = [
-    "compare", "data_part", "data_report", "fingerprint", "known_to", "own_splits", "part_again",
-    "splits_for",
+    "compare", "data_part", "data_report", "fingerprint", "items_of", "known_to", "own_reading",
+    "own_splits", "part_again", "reader_of", "reading_for", "splits_for",
 ]  # fmt: skip
 
 
@@ -48,13 +49,37 @@ def splits_for(model: Model, data: str | None) -> Splits:
     Raises:
         UserError: E-EVAL when the model file does not say where its pictures are, else E-DATA.
     """
+    return finished(reading_for(model, data))
+
+
+def reading_for(model: Model, data: str | None) -> Iterator[Reading]:
+    """`splits_for` step by step; the last step holds the data.
+
+    Raises:
+        UserError: As `splits_for`.
+    """
     beside = Run(model.path.parent, model.recipe.trusted).recipe()
     own = beside.data if beside is not None else model.recipe.data
     if data is None and beside is None and "path" in own.options:
         do = "--data FOLDER"
         got = "a model file away from its run, which does not say where its pictures are"
         raise UserError("E-EVAL", where=model.path.name, got=got, do=do)
-    return build("data", part_again(own, data) if data else own)
+    trained, part = model.about.get("training"), part_again(own, data) if data else own
+    known = trained if isinstance(trained, Mapping) else {}
+    yield from reading(part, reader=reader_of(known))
+
+
+def reader_of(known: Mapping[str, Any]) -> int:
+    """The version of the reader of a run's data report, or of what a model says of its training.
+
+    Raises:
+        UserError: E-CKPT-NEWER for a version that this program does not have.
+    """
+    reader = known.get("reader", 1)  # the first one was not written down
+    if not isinstance(reader, int) or not 1 <= reader <= READER:
+        got, takes = f"pictures read by version {reader!r}", f"versions up to {READER}"
+        raise UserError("E-CKPT-NEWER", where="data", got=got, takes=takes, do="update steerable")
+    return reader
 
 
 def own_splits(model: Model, splits: Splits, given: bool) -> Splits | None:
@@ -65,18 +90,27 @@ def own_splits(model: Model, splits: Splits, given: bool) -> Splits | None:
         splits: The data of an evaluation.
         given: Whether that was named by the user; it may be the model's own data all the same.
     """
+    last = None
+    for step in own_reading(model, splits, given):
+        last = step.splits
+    return last
+
+
+def own_reading(model: Model, splits: Splits, given: bool) -> Iterator[Reading]:
+    """`own_splits` step by step; the last step holds the data, or none if it is not at hand."""
     run = Run(model.path.parent, model.recipe.trusted)
     if not given or (
         run.recipe() is not None
         and run.data_report().get("fingerprint", {}).get("train") == fingerprint(splits.train)
     ):
-        return splits
+        yield Reading("pictures", 1, 1, splits)
+        return
     try:
-        return splits_for(model, None)
+        yield from reading_for(model, None)
     except UserError as error:
         if error.code not in ("E-DATA", "E-EVAL"):
             raise
-        return None  # the report says that and what it could not measure
+        yield Reading("pictures", 0, 0)  # the report says that and what it could not measure
 
 
 def known_to(splits: Splits, names: Set[str]) -> Splits:
@@ -161,15 +195,36 @@ def data_report(splits: Splits) -> dict[str, Any]:
     return {**splits.report, **facts}
 
 
-def compare(before: dict[str, Any], now: dict[str, Any], where: str) -> None:
+def items_of(splits: Splits) -> dict[str, dict[str, str]]:
+    """What is in every file, for data that has files: the start of the SHA-256 of its pixels.
+
+    Kept beside a run, it tells later which files have changed.
+    """
+    parts = {"train": splits.train, "held_out": splits.held_out}
+    return {
+        part: {
+            name: hashlib.sha256(row.contiguous().numpy().data).hexdigest()[:16]
+            for name, row in zip(data.names, data.x, strict=bool(data.names))
+        }
+        for part, data in parts.items()
+    }
+
+
+def compare(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
     """Check that the data is the one that a run started with.
 
+    Args:
+        before: The report of the run's data, with its `items` if they are known.
+        now: That of the data as it is.
+        where: The run.
+
     Raises:
-        UserError: E-DATA-CHANGED with the counts that differ.
+        UserError: E-DATA-CHANGED with the files, the classes or the conditions that differ.
     """
     if before.get("fingerprint") == now["fingerprint"]:
         return
-    changes = [
+    changes = _files_changed(before.get("items") or {}, now.get("items") or {})
+    changes += [
         f"{name}: {old['train']}+{old['held_out']} -> {new['train']}+{new['held_out']}"
         for name in sorted({*before.get("classes", {}), *now["classes"]})
         if (old := before.get("classes", {}).get(name, {"train": 0, "held_out": 0}))
@@ -178,17 +233,55 @@ def compare(before: dict[str, Any], now: dict[str, Any], where: str) -> None:
     raise UserError(
         "E-DATA-CHANGED",
         where=where,
-        got="; ".join(changes[:5]) or _quiet_change(before, now),
+        got="; ".join(changes[:8]) or _quiet_change(before, now),
         takes="the data of the run's data-report.json",
         kept="the run as it is",
-        do="start a new run for the new data",
+        do="put the data back as it was, or start a new run for the new data",
     )
 
 
-def _quiet_change(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What has changed where every class is as large as before."""
+NAMED = 5  # files that a message names of each sort of change
+
+
+def _files_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What has happened to the files, a sentence a sort of change; none where that is not known."""
+    old = {name: key for part in before.values() for name, key in part.items()}
+    new = {name: key for part in now.values() for name, key in part.items()}
+    if not old or not new:
+        return []
+    gone = [name for name in sorted(old) if name not in new]
+    fresh = [name for name in sorted(new) if name not in old]
+    # A file that is gone and one that is new with the same pixels are one that was renamed.
+    waiting: dict[str, list[str]] = {}
+    for name in reversed(fresh):
+        waiting.setdefault(new[name], []).append(name)
+    renamed = {name: waiting[old[name]].pop() for name in gone if waiting.get(old[name])}
+    taken = set(renamed.values())
+    sorts = {
+        "added": [name for name in fresh if name not in taken],
+        "removed": [name for name in gone if name not in renamed],
+        "changed": [name for name in sorted(old) if name in new and old[name] != new[name]],
+        "renamed": [f"{a} -> {b}" for a, b in renamed.items()],
+        "in the other part": [
+            name
+            for name in sorted(old)
+            if name in new and (name in before["train"]) != (name in now["train"])
+        ],
+    }
+    return [f"{sort}: {_some(names)}" for sort, names in sorts.items() if names]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _quiet_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What has changed where every class is as large as before and no file tells."""
     old, new = before.get("conditions", {}), now["conditions"]
     other = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     if other:
         return "other values of " + ", ".join(other[:5])
-    return "other pixels or another split in the same classes"
+    if before.get("items") and now.get("items"):
+        return "other labels or values of the same files"
+    return "other pixels, other names of the files, or another split in the same classes"

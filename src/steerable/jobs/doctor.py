@@ -89,10 +89,12 @@ def diagnose(
         budget: The run that the verdict on the size is about.
 
     Raises:
-        UserError: E-LIMIT for a time below 0; E-CONFIG for a budget that is none.
+        UserError: E-LIMIT for a time or a seed out of range; E-CONFIG for a budget that is none.
     """
     if not seconds >= 0:
         raise UserError("E-LIMIT", where="seconds of the check", got=str(seconds), takes="0 up")
+    if not -(2**63) <= seed < 2**63:
+        raise UserError("E-LIMIT", where="seed of the check", got=str(seed), takes="64 bits")
     every = _together(splits)
     seen = doctor_size.views(every.spec, budget)
     copies = yield from _staged("copies", doctor_copies.search(every.x))

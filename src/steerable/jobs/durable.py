@@ -131,7 +131,7 @@ def append(path: Path, *lines: str) -> None:
     _attempt(once, path, need=len(data), kept="the lines before")
 
 
-def publish(directory: Path, files: Mapping[str, bytes], *, kept: str = "") -> None:
+def publish(directory: Path, files: Mapping[str, bytes | memoryview], *, kept: str = "") -> None:
     """Make a folder of complete files appear at once; one of the same name is replaced.
 
     A crash between the two renames of a replacement leaves the old folder under a name from which
@@ -277,7 +277,7 @@ def _beside(path: Path, kind: str) -> Path:
     return path.with_name(f".{path.name}.{kind}-{owner}")
 
 
-def _create(path: Path, data: bytes) -> None:
+def _create(path: Path, data: bytes | memoryview) -> None:
     fd = _filled(path, data)
     try:
         disk.fsync(fd)
@@ -285,7 +285,7 @@ def _create(path: Path, data: bytes) -> None:
         disk.close(fd)
 
 
-def _filled(path: Path, data: bytes) -> int:
+def _filled(path: Path, data: bytes | memoryview) -> int:
     """A descriptor of a new file with that content, which is not synced yet."""
     fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN)
     try:

@@ -24,7 +24,7 @@ from .encode import GRID, SAMPLER, STEPS, deterministic, encoded
 from .model import Model
 from .sample import BATCH, Sample, sample, steered
 from .steering import askable, with_classifier
-from .wish import Wish, asked, conditioned
+from .wish import Wish, all_asked, asked, conditioned
 
 __all__ = [
     "Edit", "Edited", "Editing", "METHODS", "Task", "edit", "made_of", "perform", "planned",
@@ -208,7 +208,7 @@ def made_of(found: Sequence[Piece], wanted: Edit, spec: Spec) -> list[Wish]:
     told = dict(wanted.cond)
     if wanted.to_label is not None:
         told["label"] = wanted.to_label
-    cond = {name: asked(spec, name, value) for name, value in told.items()}
+    cond = all_asked(spec, told)
     every = [piece for piece in found for _ in range(wanted.n)]
     return [Wish(cond, wanted.seed + i, piece.given) for i, piece in enumerate(every)]
 

@@ -29,7 +29,7 @@ from .output import Folder, Place, claim
 from .pictures import bytes_of, png
 from .sample import BATCH, steered
 from .steering import answering, steering
-from .wish import Wish, asked, conditioned
+from .wish import Wish, all_asked, conditioned
 
 __all__ = [
     "NOISE",
@@ -225,7 +225,7 @@ def rows(spec: Spec, cond: Mapping[str, Any], n: int) -> dict[str, Tensor]:
     Raises:
         UserError: E-LABEL or E-CONFIG for what the model does not know.
     """
-    wish = Wish({name: asked(spec, name, value) for name, value in cond.items()})
+    wish = Wish(all_asked(spec, cond))
     return conditioned(spec, [wish] * n)
 
 

@@ -24,6 +24,7 @@ from steerable.core.errors import UserError
 from steerable.nn.extraction import Extractor
 
 from . import durable
+from .caches import cache_place
 
 __all__ = ["BOUND", "cache_folder", "features_of"]
 
@@ -33,21 +34,8 @@ _OURS = re.compile(r"[0-9a-f]{64}\.safetensors|\.[0-9a-f]{64}\.safetensors\.tmp-
 
 
 def cache_folder() -> Path | None:
-    """Where features are kept, or None, with a warning, where there is no home folder.
-
-    That is `features` below $STEERABLE_CACHE, $XDG_CACHE_HOME/steerable or ~/.cache/steerable, the
-    first that is set. It holds at most 1 GB and may be deleted at any time.
-    """
-    own, shared = os.environ.get("STEERABLE_CACHE", ""), os.environ.get("XDG_CACHE_HOME", "")
-    if own:
-        return Path(own).absolute() / "features"
-    if Path(shared).is_absolute():  # the standard says to ignore others
-        return Path(shared) / "steerable" / "features"
-    try:
-        return Path.home() / ".cache" / "steerable" / "features"
-    except RuntimeError:
-        _warn("features are not kept: there is no home folder; set STEERABLE_CACHE")
-        return None
+    """Where features are kept, or None; see `cache_place`. It holds at most 1 GB."""
+    return cache_place("features")
 
 
 def features_of(extractor: Extractor, x: Tensor, *, cache: Path | None) -> Tensor:

@@ -25,7 +25,7 @@ from steerable.recipes.assembly import Network, network
 from steerable.recipes.origin import artefact
 from steerable.recipes.recipe import Recipe, checked
 
-__all__ = ["Model", "find_model", "pack_model", "spec_of", "versions"]
+__all__ = ["Model", "find_model", "pack_model", "spec_of", "spec_plain", "versions"]
 
 
 def versions() -> dict[str, str]:
@@ -40,7 +40,8 @@ def versions() -> dict[str, str]:
 _NAMES = ("labels", "vectors", "tokens")
 
 
-def _spec_plain(spec: Spec) -> dict[str, Any]:
+def spec_plain(spec: Spec) -> dict[str, Any]:
+    """A data spec as plain data."""
     named = {key: {k: list(v) for k, v in getattr(spec, key).items()} for key in _NAMES}
     facts = {"std": spec.std, "flip": spec.flip, "range": [-1, 1]}
     return {"name": spec.name, "shape": list(spec.shape), **named, **facts}
@@ -97,7 +98,7 @@ def pack_model(
         plain["data"]["path"] = spec.name
     about = {
         "recipe": plain,
-        "spec": _spec_plain(spec),
+        "spec": spec_plain(spec),
         "versions": versions(),
         "training": dict(summary),
     }

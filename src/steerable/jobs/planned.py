@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from steerable.core.errors import UserError
-from steerable.core.types import Spec
+from steerable.core.types import Spec, Splits
 from steerable.recipes.origin import OWN, artefact
-from steerable.recipes.part import Part, build, find
+from steerable.recipes.part import Part, find
 from steerable.recipes.presets import find_preset
 from steerable.recipes.recipe import Recipe, checked, from_yaml
 from steerable.recipes.sizing import size_of
 
-from .data import data_part, part_again
+from .data import data_part, part_again, reader_of
 from .prepare import Prepared, prepare
+from .reading import READER, Reading, finished, reading
 from .run import Run
 
-__all__ = ["Choices", "prepared", "recipe", "with_own_settings"]
+__all__ = [
+    "Request", "prepared_with", "reading_for", "recipe", "with_own_settings",
+]  # fmt: skip
 
 
 def recipe(
@@ -42,7 +45,7 @@ def recipe(
         UserError: What is wrong with the data or a setting.
     """
     part, rest = with_own_settings(data, settings)
-    return _recipe(part, build("data", part).train.spec, preset, budget, size, rest)
+    return _recipe(part, finished(reading(part)).train.spec, preset, budget, size, rest)
 
 
 def with_own_settings(data: str, settings: Sequence[str]) -> tuple[Part, list[str]]:
@@ -66,11 +69,15 @@ def _recipe(
     return made.with_set(settings)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """What a user chooses of a training run.
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a training run.
+
+    A run folder that exists already gives the recipe: only the budget and `settings` are changed.
 
     Attributes:
+        data: A folder, a file, or a built-in data set; optional with `config`.
+        run: The run folder.
         preset: Name of a preset, `flow` by default.
         budget: How long, `10m` by default.
         size: Size of the network, `auto` by default.
@@ -80,6 +87,8 @@ class Choices:
             those that `settings` and `config` name.
     """
 
+    data: str | None
+    run: str | Path
     preset: str | None = None
     budget: str | None = None
     size: str | None = None
@@ -87,47 +96,91 @@ class Choices:
     config: str | Path | None = None
     allow_code: str | Collection[str] = ()
 
+    def check(self) -> None:
+        """Check what needs no data to be checked.
 
-def prepared(data: str | None, run: str | Path, choices: Choices) -> Prepared:
-    """Everything for a training run, with its plan; nothing is written yet.
+        Raises:
+            UserError: E-CONFIG for a preset or a size that there is not, or with a recipe file.
+        """
+        if self.config is not None and (self.preset is not None or self.size is not None):
+            got = "a recipe file with a preset or a size"
+            raise UserError("E-CONFIG", where="config", got=got, takes="one of them")
+        if self.preset is not None:
+            find_preset(self.preset)
+        if self.size is not None and self.size != "auto":
+            size_of(self.size)
 
-    A run folder that exists already gives the recipe: only the budget and `settings` are changed.
+    def base(self) -> tuple[Recipe | None, Part, Sequence[str]]:
+        """The recipe to start from, if there is one, the data to read, and the other settings.
 
-    Args:
-        data: A folder, a file, or a built-in data set; optional with `config`.
-        run: The run folder.
-        choices: Preset, budget, size and settings.
+        Raises:
+            UserError: E-CONFIG for settings that are wrong, or without any data.
+        """
+        base = self._own() or self.folder().recipe()
+        if base is None:
+            if self.data is None:
+                takes = "DATA or a recipe file"
+                raise UserError("E-CONFIG", where="data", got="nothing", takes=takes)
+            return None, *with_own_settings(self.data, self.settings)
+        if self.data is not None:
+            base = base.model_copy(update={"data": part_again(base.data, self.data)})
+        return base, base.with_set(self.settings).data, self.settings
+
+    def folder(self) -> Run:
+        """The run folder, whose recipe may name the code that is named or allowed here.
+
+        Raises:
+            UserError: E-CONFIG for a recipe file that cannot be read.
+        """
+        own = self._own()
+        return Run(Path(self.run), own.trusted if own else self._modules())
+
+    def _modules(self) -> frozenset[str]:
+        return artefact("", self.allow_code).naming(*self.settings).modules or frozenset()
+
+    def _own(self) -> Recipe | None:
+        """The recipe file to start from, which may name what the run folder may: both are one."""
+        if not self.config:
+            return None
+        file = Path(self.config)
+        own = from_yaml(file, OWN)
+        return checked(own.plain(), artefact(file.name, self._modules() | own.code))
+
+
+def reading_for(request: Request) -> Iterator[Reading]:
+    """Read the data of a training run step by step; the last step holds it.
 
     Raises:
         UserError: What is wrong with the data, a setting or the folder.
     """
-    preset, budget, size = choices.preset, choices.budget, choices.size
-    settings, config = choices.settings, choices.config
-    origin = artefact("", choices.allow_code).naming(*settings)
-    assert origin.modules is not None
-    given = from_yaml(Path(config), OWN) if config else None
-    modules = origin.modules | (given.code if given else frozenset())
-    old = Run(Path(run), modules).recipe()
-    if config is not None and (preset is not None or size is not None):
-        got = "a recipe file with a preset or a size"
-        raise UserError("E-CONFIG", where="config", got=got, takes="one of them")
-    # From here on the user's own file may name what the folder may: both are the same run.
-    base = checked(given.plain(), artefact(Path(str(config)).name, modules)) if given else old
+    request.check()
+    _, part, _ = request.base()
+    old = request.folder()
+    began = old.recipe() is not None  # then it goes on as it began
+    yield from reading(part, reader=reader_of(old.data_report()) if began else READER)
+
+
+def prepared_with(request: Request, splits: Splits) -> Prepared:
+    """Everything for a training run, with its plan; nothing is written yet.
+
+    Args:
+        request: What is asked.
+        splits: The data that `reading_for` has read for it.
+
+    Raises:
+        UserError: What is wrong with the data, a setting or the folder.
+    """
+    request.check()
+    base, part, rest = request.base()
+    preset, budget, size = request.preset, request.budget, request.size
     if base is None:
-        if data is None:
-            raise UserError("E-CONFIG", where="data", got="nothing", takes="DATA or a recipe file")
-        part, rest = with_own_settings(data, settings)
-        splits = build("data", part)
         spec = splits.train.spec
         made = _recipe(part, spec, preset or "flow", budget or "10m", size or "auto", rest)
-        return prepare(made, run, splits=splits)
+        return prepare(made, request.run, splits=splits)
     changes = [f"training.budget={budget}"] if budget else []
-    if data is not None:
-        base = base.model_copy(update={"data": part_again(base.data, data)})
-    made = base.with_set([*changes, *settings])
-    splits = build("data", made.data)
-    _asked_again(made, splits.train.spec, preset, size, settings, str(run))
-    return prepare(made, run, splits=splits)
+    made = base.with_set([*changes, *rest])
+    _asked_again(made, splits.train.spec, preset, size, rest, str(request.run))
+    return prepare(made, request.run, splits=splits)
 
 
 def _asked_again(

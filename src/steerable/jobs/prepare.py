@@ -11,13 +11,13 @@ import torch
 from steerable.core.errors import UserError
 from steerable.core.types import Splits
 from steerable.recipes.assembly import Network, network
-from steerable.recipes.part import build
 from steerable.recipes.recipe import Budget, Recipe
 
 from .augment import check_augmentation
 from .classified import labelled
-from .data import compare, data_report, known_to
+from .data import compare, data_report, items_of, known_to, reader_of
 from .plan import Plan, compile_pays, first_plan, forward_flops, measure
+from .reading import READER, finished, reading
 from .run import Run
 
 __all__ = ["Prepared", "prepare"]
@@ -76,10 +76,11 @@ def prepare(recipe: Recipe, run: str | Path, *, splits: Splits | None = None) ->
     resumes = folder.check(recipe)
     if recipe.training.threads:
         torch.set_num_threads(recipe.training.threads)
-    splits = splits or build("data", recipe.data)
-    report = data_report(splits)
+    known = folder.data_report() if resumes else {"reader": READER}
+    splits = splits or finished(reading(recipe.data, reader=reader_of(known)))
+    report = {**data_report(splits), "items": items_of(splits)}
     if resumes:
-        compare(folder.data_report(), report, str(run))
+        compare({**known, "items": folder.data_items()}, report, str(run))
     else:  # a run that was begun goes on as it was
         check_augmentation(recipe.training, splits.train.spec)
     splits = known_to(splits, {*recipe.conditions, recipe.classifies})

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from steerable.core.errors import UserError, visible
+from steerable.intake.plain import plain_bytes
 from steerable.recipes.origin import artefact
 from steerable.recipes.recipe import MAX_BYTES, Recipe, from_yaml
 
@@ -110,10 +111,22 @@ class Run:
         """
         file = self.path / "data-report.json"
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            return json.loads(plain_bytes(file).decode("utf-8"))
         except (OSError, ValueError) as error:
             do = "copy it from a backup, or start a new run"
             raise UserError("E-CONFIG", where=str(file), got=str(error), do=do) from error
+
+    def data_items(self) -> dict[str, Any]:
+        """What was in every file of that data; empty where an older version wrote the run."""
+        file = self.path / "data-items.json"
+        if not file.is_file():
+            return {}
+        try:
+            found = json.loads(plain_bytes(file).decode("utf-8"))
+            return {part: dict(found[part]) for part in ("train", "held_out")}
+        except (OSError, ValueError, KeyError, TypeError):
+            durable.tally["data-items.json that cannot be read"] += 1
+            return {}
 
     def check(self, recipe: Recipe) -> bool:
         """Whether the folder holds a run of this recipe already.
@@ -148,7 +161,9 @@ class Run:
         """Make the folder and write what is fixed at the start."""
         for name in ("samples", "checkpoints"):
             durable.folder(self.path / name)
-        self.write_json("data-report.json", report)
+        self.write_json("data-report.json", {k: v for k, v in report.items() if k != "items"})
+        if any(report.get("items", {}).values()):
+            self.write_json("data-items.json", report["items"])
         self.write_json("environment.json", environment())
         self.keep(recipe)
 

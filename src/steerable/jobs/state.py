@@ -84,6 +84,7 @@ def save(job: Prepared, state: State) -> dict[str, Any]:
         "skipped": state.skipped,
         "finished": plan.done(state.iteration),
         "validation_loss": state.validations[-1]["validation_loss"] if state.validations else None,
+        **{name: job.report[name] for name in ("reader",) if name in job.report},
     }
     data = pack_model(parts["ema"], job.recipe, job.splits.train.spec, summary)
     durable.write(job.run / "model.safetensors", data)

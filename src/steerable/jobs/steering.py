@@ -29,7 +29,7 @@ from .given import check_measured, check_needs, given
 from .masks import seeing
 from .model import Model, find_model
 from .self_conditioning import names_of, remembering
-from .wish import Wish, asked, conditioned
+from .wish import Wish, all_asked, conditioned
 
 __all__ = [
     "Steering", "answering", "askable", "other", "steering", "times_of", "with_classifier",
@@ -222,7 +222,7 @@ def _context(
     device = next(net.parameters()).device
 
     def written(cond: Mapping[str, Any]) -> dict[str, Tensor]:
-        wish = Wish({name: asked(spec, name, value) for name, value in cond.items()})
+        wish = Wish(all_asked(spec, cond))
         return conditioned(spec, [wish] * len(wanted), device)
 
     def weaker(path: str) -> Denoise:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,9 +17,12 @@ from steerable.core.condition import absent
 from steerable.core.errors import UserError
 from steerable.core.noise import Noise, mix
 from steerable.core.types import Spec
+from steerable.intake.columns import words_of
+from steerable.intake.names import Names, folded
 
 __all__ = [
-    "Wish", "as_asked", "asked", "batches", "check_counts", "conditioned", "parsed", "wishes",
+    "Wish", "all_asked", "as_asked", "asked", "batches", "check_counts", "conditioned", "parsed",
+    "wishes",
 ]  # fmt: skip
 
 
@@ -68,21 +72,33 @@ def check_counts(n: int, seed: int) -> None:
 
 
 def _one_of(names: Sequence[str], name: str, where: str, what: str) -> str:
-    """The known name that `name` is, whatever its case.
+    """The known name that `name` is, whatever its case and its Unicode form.
 
     Raises:
         UserError: E-LABEL with the nearest names.
     """
-    if name in names:
-        return name
-    folded = {known.casefold(): known for known in names}
-    if name.casefold() in folded:
-        return folded[name.casefold()]
-    near = difflib.get_close_matches(name.casefold(), list(folded), 3, cutoff=0.0)
+    found = name if name in names else _names(tuple(names)).find(name)
+    if found is not None:
+        return found
+    plain = {folded(known): known for known in names}
+    near = difflib.get_close_matches(folded(name), list(plain), 3, cutoff=0.0)
     takes = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    do = f"Did you mean {' or '.join(repr(folded[n]) for n in near)}?" if near else ""
+    do = f"Did you mean {' or '.join(repr(plain[n]) for n in near)}?" if near else ""
     got = f"'{name[:80]}' is not a {what}"
     raise UserError("E-LABEL", where=where, got=got, takes=takes or f"no {what}", do=do)
+
+
+@lru_cache(maxsize=64)
+def _names(known: tuple[str, ...]) -> Names:
+    return Names(known)
+
+
+def _words(known: Sequence[str], text: str) -> list[str]:
+    """The words of a text, split as the data's were; signs that it does not know are left out."""
+    found, names = [], _names(tuple(known))
+    for word in words_of(text):
+        found += [word] if names.find(word) is not None else re.findall(r"\w+", word)
+    return found
 
 
 def _numbers(names: Sequence[str], value: Any, where: str) -> tuple[float, ...]:
@@ -111,12 +127,13 @@ def asked(spec: Spec, name: str, value: Any, *, where: str | None = None) -> Any
     Raises:
         UserError: E-CONFIG for an unknown condition, E-LABEL for an unknown name.
     """
+    name = _condition(spec, name)
     if name in spec.labels:
         return _one_of(spec.labels[name], str(value), where or name, "class")
     if name in spec.vectors:
         return _numbers(spec.vectors[name], value, name)
     if name in spec.tokens:
-        words = re.findall(r"\w+", value.casefold()) if isinstance(value, str) else list(value)
+        words = _words(spec.tokens[name], value) if isinstance(value, str) else list(value)
         if not words:
             raise UserError("E-LABEL", where=name, got="no word", takes="one word or more")
         return tuple(_one_of(spec.tokens[name], word, name, "word") for word in words)
@@ -125,6 +142,21 @@ def asked(spec: Spec, name: str, value: Any, *, where: str | None = None) -> Any
     do = f"Did you mean '{near[0]}'?" if near else ""
     takes = ", ".join(known) or "no condition: the model was trained without"
     raise UserError("E-CONFIG", where="condition", got=f"'{name[:80]}'", takes=takes, do=do)
+
+
+def _condition(spec: Spec, name: str) -> str:
+    """The known condition of a name in any case and Unicode form, else the name itself."""
+    known = (*spec.labels, *spec.vectors, *spec.tokens)
+    return name if name in known else _names(known).find(name) or name
+
+
+def all_asked(spec: Spec, cond: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of several conditions in the form of a `Wish`, by the names that the data has.
+
+    Raises:
+        UserError: As `asked`.
+    """
+    return {_condition(spec, name): asked(spec, name, value) for name, value in cond.items()}
 
 
 def as_asked(spec: Spec, item: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -183,7 +215,8 @@ def wishes(
             numbers out of range.
     """
     check_counts(n, seed)
-    fixed = {name: _either(spec, name, value) for name, value in (cond or {}).items()}
+    given = {_condition(spec, name): value for name, value in (cond or {}).items()}
+    fixed = {name: _either(spec, name, value) for name, value in given.items()}
     if labels and "label" not in spec.labels:
         asked(spec, "label", labels[0])
     names = [_either(spec, "label", name) for name in labels]

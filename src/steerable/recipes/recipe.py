@@ -23,6 +23,7 @@ from pydantic import (
 
 from steerable.core.errors import UserError
 from steerable.core.sample import Sampler
+from steerable.intake.plain import plain_bytes
 
 from .conditioning import INNER
 from .origin import FOREIGN, OWN, Origin, artefact
@@ -321,14 +322,13 @@ def from_yaml(path: Path, origin: Origin | None = None) -> Recipe:
     """
     takes = "a recipe in YAML"
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise UserError("E-CONFIG", where=path.name, got="not a regular file", takes=takes)
-        if path.stat().st_size > MAX_BYTES:
-            got = f"{path.stat().st_size:,} bytes"
+        text = plain_bytes(path)
+        if len(text) > MAX_BYTES:
+            got = f"{len(text):,} bytes"
             raise UserError("E-CONFIG", where=path.name, got=got, takes=f"up to {MAX_BYTES:,}")
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.safe_load(text.decode("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        got = str(error).splitlines()[0]
+        got = str(getattr(error, "strerror", None) or error).splitlines()[0]
         raise UserError("E-CONFIG", where=path.name, got=got, takes=takes) from error
     if not isinstance(tree, Mapping):
         raise UserError("E-CONFIG", where=path.name, got="no recipe", takes=takes)
