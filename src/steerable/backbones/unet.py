@@ -25,7 +25,7 @@ __all__ = ["Unet"]
 
 
 class _Block(nn.Module):
-    """x + conv(silu(film(norm(conv(silu(norm(x))))))), the last convolution zero at the start."""
+    """x + conv(silu(film(norm(conv(silu(norm(x))))))); a new block is the identity."""
 
     def __init__(self, channels: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -35,9 +35,9 @@ class _Block(nn.Module):
         self.film = nn.Linear(width, 2 * channels)
         self.dropout = nn.Dropout(dropout)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.film.weight)
-        nn.init.zeros_(self.film.bias)
+        for layer in (self.second, self.film):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, vector: Tensor) -> Tensor:
         h = self.first(F.silu(self.first_norm(x)))

@@ -13,6 +13,7 @@ from steerable.core.noise import Noise
 from steerable.core.schedule import Schedule
 from steerable.core.steer import Constraint
 from steerable.core.types import Range, spread
+from steerable.nn.precision import at_least_float32
 
 __all__ = ["Keep"]
 
@@ -66,6 +67,7 @@ class Keep(Constraint):
             return x_s
         known = self.image.to(x_s)
         if s > 0:
-            alpha, sigma = (spread(a, x_s) for a in schedule(s))
-            known = alpha * known + sigma * noise.normal(x_s)
+            wide = known.to(at_least_float32(x_s))
+            alpha, sigma = (spread(a, wide) for a in schedule(s))
+            known = (alpha * wide + sigma * noise.normal(wide)).to(x_s)
         return torch.where(self.mask.to(x_s.device) >= 0.5, x_s, known)

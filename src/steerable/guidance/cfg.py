@@ -12,6 +12,7 @@ from torch import Tensor
 from steerable.core.condition import absent_like
 from steerable.core.steer import Guidance
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
+from steerable.nn.precision import in_float32
 
 __all__ = ["Cfg"]
 
@@ -45,6 +46,7 @@ class Cfg(Guidance):
     together: Annotated[int, Range(0, 65536)] = 32
     rescale: Annotated[float, Range(0, 1)] = 0.0
 
+    @in_float32
     def __call__(self, denoise: Denoise) -> Denoise:
         def guided(x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
             groups = self._groups(cond) if self.active(t) else []

@@ -11,8 +11,8 @@ from torch import Tensor
 from steerable.core.noise import Noise
 from steerable.core.sample import Sampler
 from steerable.core.schedule import Schedule
-from steerable.core.types import Ask, spread
-from steerable.nn.multistep import extended, lagrange_integrals
+from steerable.core.types import Ask
+from steerable.nn.multistep import adams, extended, lagrange_integrals
 
 __all__ = ["Lms"]
 
@@ -41,12 +41,9 @@ class Lms(Sampler):
         noise: Noise,
     ) -> tuple[Tensor, Any]:
         """One step; one call of the denoiser. Memory: the last 4 answers and their levels."""
-        (alpha_t, _), (alpha_s, _) = schedule(t), schedule(s)
         start, end = schedule.level(t), schedule.level(s)
-        history = extended(memory, start, ask(x_t, t).noise, ahead=end, most=4)
+        estimate = ask(x_t, t)
+        history = extended(memory, start, estimate.noise, ahead=end, most=4)
         levels = torch.stack([level for level, _ in history])
         weights = lagrange_integrals(levels, start, end, torch.exp)
-        x_s = spread(alpha_s / alpha_t, x_t) * x_t
-        for weight, (_, z) in zip(weights, history, strict=True):
-            x_s = x_s + spread(alpha_s * weight.to(alpha_s), x_t) * z
-        return x_s, history
+        return adams(estimate, history, weights, schedule, s), history
