@@ -57,7 +57,7 @@ def _context(world, times):
     context = world_context(world, times, 3)
     rows = ("measured", "image", "mask", "reference")
     context |= {name: context[name][:0] for name in rows}
-    context["written"] = lambda cond: {name: NOBODY for name in cond}
+    context["written"] = lambda cond: dict.fromkeys(cond, NOBODY)
     return context
 
 
@@ -78,6 +78,21 @@ def test_a_path_of_nobody(kind, climbing):
     moments = list(path)
     assert len(moments) == len(times) - 1
     assert all(m.x.shape == m.x0.shape == (0, 2) and m.x.dtype == F64 for m in moments)
+
+
+def test_particles_of_nobody():
+    """The one sampler that weighs items against each other, with something to weigh them by."""
+    world = random_mixture(3, VP())
+    guided = built("guidance", "cfg", {})(world)
+    path = trajectory(
+        lambda x_t, t: guided(x_t, t, {"label": NOBODY}),
+        torch.zeros(0, 2, dtype=F64),
+        schedule=VP(),
+        sampler=part("samplers", "smc")(),
+        times=log_snr(VP(), 4),
+        noise=Noise(NOBODY),
+    )
+    assert all(moment.x.shape == (0, 2) for moment in path)
 
 
 @pytest.mark.parametrize("each", [False, True])
@@ -111,16 +126,19 @@ def test_measurements_of_nobody(kind):
     assert made.nearest(PICTURES, y, 0.1).shape == PICTURES.shape
 
 
+@pytest.mark.parametrize("shape", [SHAPE, (1, 27, 30)], ids=str)
 @pytest.mark.parametrize("kind", files("backbones"))
-@pytest.mark.parametrize("training", [False, True])
-def test_a_network_asked_by_nobody(kind, training):
+def test_a_network_asked_by_nobody(kind, shape):
+    """Also of sides that are padded, and with a gradient that finds nothing to learn."""
     cls = part("backbones", kind)
-    options = cls.sized(SHAPE, 16)
-    net = cls(SHAPE, **options) if kind == "mlp" else cls(SHAPE, 0, **options)
-    denoiser = Denoiser(Process(Flow(), Target("flow", 0.5)), net.train(training), {})
+    options = cls.sized(shape, 16)
+    net = cls(shape, **options) if kind == "mlp" else cls(shape, 0, **options)
+    denoiser = Denoiser(Process(Flow(), Target("flow", 0.5)), net, {})
+    x = torch.zeros(0, *shape)
     for t in (torch.tensor(0.5), torch.zeros(0)):
-        assert denoiser(PICTURES, t, {}).x0.shape == PICTURES.shape
-    assert net(PICTURES, Slots(torch.zeros(0))).shape == PICTURES.shape
+        assert denoiser(x, t, {}).x0.shape == x.shape
+    net(x, Slots(torch.zeros(0))).sum().backward()
+    assert not any(p.grad.any() for p in net.parameters() if p.grad is not None)
 
 
 class _Plain(Condition):
@@ -137,3 +155,26 @@ def test_conditions_of_nobody():
     value = torch.zeros(0, 4)
     assert made(value).shape == (0, 4) and made.dropped(value, Noise(NOBODY)).shape == (0, 4)
     assert absent(value).shape == (0,) and absent_like(value).shape == (0, 4)
+
+
+@pytest.mark.parametrize("kind", files("classifiers"))
+def test_a_classifier_asked_by_nobody(kind):
+    cls = part("classifiers", kind)
+    net = cls(SHAPE, 4, **cls.sized(SHAPE, 16))
+    assert net(PICTURES, torch.zeros(0)).shape == (0, 4)
+
+
+@pytest.mark.parametrize("kind", files("oracles"))
+def test_an_oracle_asked_by_nobody(kind):
+    one, x = torch.ones(2, dtype=F64), torch.zeros(0, 2, dtype=F64)
+    given = {
+        "schedule": VP(),
+        "mean": one,
+        "covariance": torch.eye(2, dtype=F64),
+        "weights": one / 2,
+        "means": torch.eye(2, dtype=F64),
+        "stds": one / 4,
+        "x": torch.eye(2, dtype=F64),
+    }
+    oracle = part("oracles", kind)(**{name: given[name] for name in needs("oracles", kind)})
+    assert oracle(x, torch.tensor(0.5, dtype=F64), {}).x0.shape == (0, 2)

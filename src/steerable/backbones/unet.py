@@ -19,7 +19,7 @@ from steerable.core.errors import UserError
 from steerable.core.types import Range, Slots
 from steerable.nn.attention import SelfAttention2d, heads_for
 from steerable.nn.embeddings import LevelEmbedding
-from steerable.nn.resampling import joined, padded, stem_for
+from steerable.nn.resampling import folded, joined, padded, stem_for, unfolded
 
 __all__ = ["Unet"]
 
@@ -118,7 +118,7 @@ class Unet(Backbone):
         vector = self.level(slots.level)
         vector = F.silu(vector if slots.vector is None else vector + slots.vector)
         x = joined(x, slots.planes, self.planes)
-        h = F.pixel_unshuffle(padded(x, self.multiple), self.stem)
+        h = folded(padded(x, self.multiple), self.stem)
         h = self.enter(h.contiguous(memory_format=torch.channels_last))
         skips = []
         for i, stage in enumerate(self.down):
@@ -130,7 +130,7 @@ class Unet(Backbone):
             h = self._run(self.up[i], h, vector)
             if i:
                 h = skips[i - 1] + F.interpolate(self.grow[i - 1](h), scale_factor=2.0)
-        h = F.pixel_shuffle(self.leave(F.silu(self.last_norm(h))), self.stem)
+        h = unfolded(self.leave(F.silu(self.last_norm(h))), self.stem)
         return h[..., :height, :width]
 
     @staticmethod

@@ -53,7 +53,7 @@ class Cfg(Guidance):
             if not groups:
                 return denoise(x_t, t, cond)
             names = [group for group, _ in groups]
-            ask = _together if len(x_t) <= self.together else _apart
+            ask = _together if 0 < len(x_t) <= self.together else _apart
             full, without = ask(denoise, x_t, t, cond, names)
             x0 = full.x0
             for (_, weight), u in zip(groups, without, strict=True):

@@ -108,7 +108,7 @@ def _answers(
     times = t if t.ndim == 0 else t.repeat(copies)
     answer = denoise(torch.cat([x_t] * copies), times, longer)
     alpha, sigma = (a if a.ndim == 0 else a[:n] for a in (answer.alpha, answer.sigma))
-    parts = list(answer.x0.split(n))
+    parts = list(answer.x0.unflatten(0, (copies, n)))
     return Estimate(parts[0], x_t, alpha, sigma), parts
 
 
