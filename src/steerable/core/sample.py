@@ -28,7 +28,7 @@ __all__ = ["Moment", "Sampler", "level_range", "times_of", "trajectory"]
 class Sampler(ABC):
     """One step of a solver, without state: what a multistep solver remembers lives in `memory`."""
 
-    order: ClassVar[int | None]  # of the error in the step size; None where none is promised
+    order: ClassVar[int | None]  # of the error, given an exact history; None: none is promised
     stochastic: ClassVar[bool]
 
     @abstractmethod

@@ -23,7 +23,9 @@ class Deis(Sampler):
 
     The variable t is the time at which the VP process of linear beta has the noise ratio at hand,
     (sigma / alpha)^2 = exp(0.1 t + 9.95 t^2) - 1, whatever the schedule of the model: so the
-    steps do not depend on it. Four answers give a cubic; the first steps have fewer.
+    steps do not depend on it. Four answers give a cubic; the first steps have fewer: the order 4
+    is that of an exact history. From its own start it measures as 2.2 where the path is bent, at
+    sigma / alpha = 6, and as 3.9 from noise, where samples are made.
     In 6 to 10 calls on mixtures its error is the smallest of the room on the grid `karras`, and
     within 10 % of the smallest (`ipndm`) on `log_snr`, 20 % in 6 calls.
     Source: Zhang and Chen, arXiv 2204.13902, eq. 15, order 3 of its count.

