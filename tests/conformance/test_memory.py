@@ -17,7 +17,7 @@ from .rooms import built, files, options_at_work, part, world_context
 
 # Options with which a step makes many calls; the estimates that a step may hold at once are two.
 MANY = {
-    "ode": {"rtol": 1e-8, "atol": 1e-8},
+    "ode": {"rtol": 1e-6, "atol": 1e-6},
     "restart": {"repeats": 20, "inner": 5},
     "predictor_corrector": {"corrector_steps": 20},
 }

@@ -96,7 +96,7 @@ def test_float32_keeps_what_its_network_and_its_state_leave(kind, process):
     schedule, eps = PROCESSES[process], torch.finfo(torch.float32).eps
     for options in OPTIONS.get(kind, ({},)):
         for grid in GRIDS[1:2] if kind == "ode" else GRIDS:
-            for steps in (3,) if kind == "ode" else (2, 3, 5):
+            for steps in (2,) if kind == "ode" else (2, 3, 5):
                 times = grid(schedule, steps)
                 run = {"dtype": F64, **options}
                 exact = _end(kind, schedule, times, **run)
@@ -118,7 +118,7 @@ def test_two_steps_of_a_flow_keep_the_digits_of_ddim(kind):
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
-@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("process", ["flow", "vp", "edm", "cosine"])
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_half_precision_is_rounded_once(kind, process, dtype):
     """Against float64 with a network of half precision: the sampler itself adds one rounding.
@@ -129,7 +129,7 @@ def test_half_precision_is_rounded_once(kind, process, dtype):
     schedule, eps = PROCESSES[process], torch.finfo(dtype).eps
     for options in OPTIONS.get(kind, ({},)):
         for grid in GRIDS[1:2] if kind == "ode" else GRIDS:
-            times = grid(schedule, 3)
+            times = grid(schedule, 2 if kind == "ode" else 3)
             exact = _end(kind, schedule, times, dtype=F64, network=dtype, **options)
             cut = _end(
                 kind, schedule, times, dtype=F64, network=dtype, state=torch.float32, **options
