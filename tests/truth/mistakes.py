@@ -107,23 +107,35 @@ MUTANTS = {
         "alpha_s, sigma_s = schedule(s)",
         "alpha_s, sigma_s = schedule(t)",
     ),
-    "Euler up instead of down": (EULER, "x_t + spread(rise", "x_t - spread(rise"),
-    "Euler without alpha": (EULER, "sigma_s - alpha_s / alpha_t * sigma_t", "sigma_s - sigma_t"),
+    "Euler up instead of down": (
+        EULER,
+        "spread(sigma_s, x_t) *",
+        "spread(2.0 * alpha_s * schedule.level(t).exp() - sigma_s, x_t) *",
+    ),
+    "Euler without alpha": (
+        EULER,
+        "spread(sigma_s, x_t) *",
+        "spread(sigma_s + (alpha_s / schedule(t)[0] - 1.0) * schedule(t)[1], x_t) *",
+    ),
     "Euler under the name of Heun": (
         TRAPEZIUM,
-        "(slope + (second.velocity if line else second.noise)) / 2",
-        "slope",
+        "return guess + rise * (first.x0 - second.x0)",
+        "return guess",
     ),
-    "Heun's second slope at the old time": (TRAPEZIUM, "rise * slope, s)", "rise * slope, t)"),
+    "Heun's second slope at the old time": (TRAPEZIUM, "ask(guess, s)", "ask(guess, t)"),
     "Heun's second slope at the old place": (
         TRAPEZIUM,
-        "ask(kept + rise * slope, s)",
+        "ask(guess, s)",
         "ask(x_t, s)",
     ),
     "Heun's line with the slope of the ratio": (
         TRAPEZIUM,
-        "first.velocity if line else first.noise",
-        "first.noise",
+        "guess = spread(alpha_s, x_t) * first.x0 + spread(sigma_s, x_t) * first.noise",
+        "kept, rise = spread(scale, x_t) * x_t, spread(sigma_s - scale * sigma_t, x_t)\n"
+        "    guess = kept + rise * first.noise",
+        "rise = spread((sigma_s - scale * sigma_t) * bend / 2.0, x_t)\n"
+        "    return guess + rise * (first.x0 - second.x0)",
+        "return kept + rise * (first.noise + second.velocity) / 2",
     ),
     "Heun from afar in the ratio": (HEUN, 'self.variable == "line"', "False"),
     "Euler under the name of 2M": (DPM, "if memory is not None:", "if False:"),
@@ -137,8 +149,8 @@ MUTANTS = {
     # the solvers of higher order
     "Euler under the name of DPM-Solver-2": (
         DPM2,
-        "_moved(x_t, ask(guess, middle).noise, ",
-        "_moved(x_t, ask(x_t, t).noise, ",
+        "return end + spread(sigma_s - alpha_s / alpha_t * sigma_t, x_t) * change, None",
+        "return end, None",
     ),
     "DPM-Solver-2 in the middle of t": (
         DPM2,
@@ -147,8 +159,8 @@ MUTANTS = {
     ),
     "DPM-Solver-2 goes on from the middle": (
         DPM2,
-        "return _moved(x_t, ask(guess, middle).noise, schedule(t)",
-        "return _moved(guess, ask(guess, middle).noise, schedule(middle)",
+        "spread(sigma_s - alpha_s / alpha_t * sigma_t, x_t) * change",
+        "spread(sigma_s - alpha_s / alpha_m * sigma_m, x_t) * change",
     ),
     "3M without the 2 of its parabola": (DPM3, "2.0 * p2 / h - 1.0", "p2 / h - 0.5"),
     "3M with the parabola's sign": (
@@ -174,15 +186,15 @@ MUTANTS = {
     "integral without dr": (MULTISTEP, "at.exp() * weights", "weights"),
     "LMS in log sigma": (LMS, "start, end, torch.exp)", "start, end, lambda level: level)"),
     "LMS of order 3": (LMS, "most=4", "most=3"),
-    "DEIS in sigma": (DEIS, "start, end, _time)", "start, end, torch.exp)"),
+    "DEIS in sigma": (DEIS, "_VARIABLES[self.variable])", "torch.exp)"),
     "DEIS with half of beta": (DEIS, "4 * 9.95", "2 * 9.95"),
     "iPNDM's third weight": (IPNDM, "37 / 24", "36 / 24"),
     "iPNDM's weights of order 2": (IPNDM, "(3 / 2, -1 / 2)", "(1 / 2, 1 / 2)"),
     "UniPC without its corrector": (UNIPC, "if memory:", "if False:"),
     "UniPC corrects twice": (
         UNIPC,
-        "bend = _bend(memory, start, x0) - ",
-        "bend = 2 * _bend(memory, start, x0) - 2 * ",
+        "bend = self._bend(memory, start, x0) - ",
+        "bend = 2 * self._bend(memory, start, x0) - 2 * ",
     ),
     "UniPC corrects the wrong way": (
         UNIPC,
@@ -191,7 +203,7 @@ MUTANTS = {
     ),
     "UniPC with bh1": (UNIPC, "base = torch.expm1(-h)\n", "base = -h\n"),
     "UniPC's factorial": (UNIPC, "factorial *= i + 2.0", "factorial *= i + 1.0"),
-    "UniPC with weight 1 for 1/2": (UNIPC, "rho = [0.5]", "rho = [1.0]"),
+    "UniPC with weight 1 for 1/2": (UNIPC, "half = 0.5 if", "half = 1.0 if"),
     # the stochastic solvers
     "2M SDE without its noise": (SDE2M, "spread(fresh, x_t) *", "0.0 *"),
     "2M SDE with the noise of an ODE step": (SDE2M, "-2.0 * self.eta", "-self.eta"),
@@ -220,8 +232,8 @@ MUTANTS = {
     ),
     "Euler-Maruyama with half the drift": (
         EM,
-        "spread(-alpha_s * fall",
-        "spread(-0.5 * alpha_s * fall",
+        "kept = alpha_s * (sigma_s / alpha_s) ** 2 / (sigma_t / alpha_t)",
+        "kept = alpha_s * ((sigma_s / alpha_s) ** 2 / (sigma_t / alpha_t) + sigma_t / alpha_t) / 2",
     ),
     "Euler-Maruyama with the noise of the level": (
         EM,

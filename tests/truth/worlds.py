@@ -17,7 +17,7 @@ from ..mutants import altered
 
 F64 = torch.float64
 SHARED = {  # what the samplers import by name
-    "nn.multistep": ("extended", "lagrange_integrals"),
+    "nn.multistep": ("adams", "extended", "lagrange_integrals"),
     "nn.trapezium": ("trapezium",),
 }
 

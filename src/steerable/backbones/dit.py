@@ -12,7 +12,7 @@ from steerable.core.denoise import Backbone
 from steerable.core.types import Range, Slots
 from steerable.nn.attention import Attention, heads_for
 from steerable.nn.embeddings import LevelEmbedding, grid_code, line_code
-from steerable.nn.resampling import joined, padded
+from steerable.nn.resampling import folded, joined, padded, unfolded
 
 __all__ = ["Dit"]
 
@@ -104,9 +104,7 @@ class Dit(Backbone):
         height, width = x.shape[-2:]
         vector = self.level(slots.level)
         vector = F.silu(vector if slots.vector is None else vector + slots.vector)
-        cut = F.pixel_unshuffle(
-            padded(joined(x, slots.planes, self.planes), self.patch), self.patch
-        )
+        cut = folded(padded(joined(x, slots.planes, self.planes), self.patch), self.patch)
         down, along = cut.shape[-2:]
         rows = self.enter(cut.flatten(2).mT) + grid_code(down, along, self.width).to(x)
         rows, mask = self._with_tokens(rows, slots)
@@ -114,9 +112,7 @@ class Dit(Backbone):
             rows = block(rows, vector, mask)
         shift, scale = self.modulation(vector)[:, None].chunk(2, -1)
         rows = self.leave(_modulated(rows[:, : down * along], shift, scale))
-        return F.pixel_shuffle(rows.mT.unflatten(2, (down, along)), self.patch)[
-            ..., :height, :width
-        ]
+        return unfolded(rows.mT.unflatten(2, (down, along)), self.patch)[..., :height, :width]
 
     @staticmethod
     def _with_tokens(rows: Tensor, slots: Slots) -> tuple[Tensor, Tensor | None]:

@@ -19,13 +19,13 @@ from steerable.core.errors import UserError
 from steerable.core.types import Range, Slots
 from steerable.nn.attention import SelfAttention2d, heads_for
 from steerable.nn.embeddings import LevelEmbedding
-from steerable.nn.resampling import joined, padded, stem_for
+from steerable.nn.resampling import folded, joined, padded, stem_for, unfolded
 
 __all__ = ["Unet"]
 
 
 class _Block(nn.Module):
-    """x + conv(silu(film(norm(conv(silu(norm(x))))))), the last convolution zero at the start."""
+    """x + conv(silu(film(norm(conv(silu(norm(x))))))); a new block is the identity."""
 
     def __init__(self, channels: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -35,9 +35,9 @@ class _Block(nn.Module):
         self.film = nn.Linear(width, 2 * channels)
         self.dropout = nn.Dropout(dropout)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.film.weight)
-        nn.init.zeros_(self.film.bias)
+        for layer in (self.second, self.film):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, vector: Tensor) -> Tensor:
         h = self.first(F.silu(self.first_norm(x)))
@@ -118,7 +118,7 @@ class Unet(Backbone):
         vector = self.level(slots.level)
         vector = F.silu(vector if slots.vector is None else vector + slots.vector)
         x = joined(x, slots.planes, self.planes)
-        h = F.pixel_unshuffle(padded(x, self.multiple), self.stem)
+        h = folded(padded(x, self.multiple), self.stem)
         h = self.enter(h.contiguous(memory_format=torch.channels_last))
         skips = []
         for i, stage in enumerate(self.down):
@@ -130,7 +130,7 @@ class Unet(Backbone):
             h = self._run(self.up[i], h, vector)
             if i:
                 h = skips[i - 1] + F.interpolate(self.grow[i - 1](h), scale_factor=2.0)
-        h = F.pixel_shuffle(self.leave(F.silu(self.last_norm(h))), self.stem)
+        h = unfolded(self.leave(F.silu(self.last_norm(h))), self.stem)
         return h[..., :height, :width]
 
     @staticmethod

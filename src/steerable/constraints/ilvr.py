@@ -13,6 +13,7 @@ from steerable.core.noise import Noise
 from steerable.core.schedule import Schedule
 from steerable.core.steer import Constraint
 from steerable.core.types import Range, spread
+from steerable.nn.precision import at_least_float32
 from steerable.nn.resizing import Kernel, check_factor, lowpass
 
 __all__ = ["Ilvr"]
@@ -68,8 +69,9 @@ class Ilvr(Constraint):
         if x_s.shape != self.reference.shape:
             got, takes = f"shape {tuple(self.reference.shape)}", f"that of x, {tuple(x_s.shape)}"
             raise UserError("E-SHAPE", where="ilvr, reference", got=got, takes=takes)
+        dtype, x_s = x_s.dtype, x_s.to(at_least_float32(x_s))
         wanted = self.reference.to(x_s)
         if s > 0:
             alpha, sigma = (spread(a, x_s) for a in schedule(s))
             wanted = alpha * wanted + sigma * noise.normal(x_s)
-        return x_s + lowpass(wanted - x_s, self.factor, self.kernel)
+        return (x_s + lowpass(wanted - x_s, self.factor, self.kernel)).to(dtype)

@@ -13,6 +13,7 @@ from steerable.core.noise import Noise
 from steerable.core.schedule import Schedule
 from steerable.core.steer import Constraint
 from steerable.core.types import Range, spread
+from steerable.nn.precision import at_least_float32
 
 __all__ = ["Keep"]
 
@@ -64,8 +65,9 @@ class Keep(Constraint):
             raise UserError("E-SHAPE", where="keep, image", got=got, takes=takes)
         if not bool(torch.all(s <= self.start)):
             return x_s
+        dtype, x_s = x_s.dtype, x_s.to(at_least_float32(x_s))
         known = self.image.to(x_s)
         if s > 0:
             alpha, sigma = (spread(a, x_s) for a in schedule(s))
             known = alpha * known + sigma * noise.normal(x_s)
-        return torch.where(self.mask.to(x_s.device) >= 0.5, x_s, known)
+        return torch.where(self.mask.to(x_s.device) >= 0.5, x_s, known).to(dtype)

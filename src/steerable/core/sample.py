@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ __all__ = ["Moment", "Sampler", "level_range", "times_of", "trajectory"]
 class Sampler(ABC):
     """One step of a solver, without state: what a multistep solver remembers lives in `memory`."""
 
-    order: ClassVar[int | None]  # of the error in the step size; None where none is promised
+    order: ClassVar[int | None]  # of the error, given an exact history; None: none is promised
     stochastic: ClassVar[bool]
 
     @abstractmethod
@@ -64,16 +64,21 @@ def trajectory(
     """Every moment of sampling; preview, cancel and progress are the caller's for loop.
 
     `denoise` has its conditions bound; x (B,*S) is the start at times[0]; `times` has N+1 entries.
+    A sample of half precision is kept in float32 between the calls, so samplers see no other.
 
     Raises:
         UserError: E-NUM at the first step whose sample is not finite.
     """
     memory: Any = None
-    answers: list[Estimate] = []
+    first: Tensor | None = None  # x0-hat of the step's first call; no other is kept
+    dtype, wide = x.dtype, torch.promote_types(x.dtype, torch.float32)
+    x = x.to(wide)
 
     def ask(x_t: Tensor, t: Tensor) -> Estimate:
-        answers.append(denoise(x_t, t))
-        return answers[-1]
+        nonlocal first
+        estimate = denoise(x_t.to(dtype), t)
+        first = estimate.x0 if first is None else first
+        return estimate if dtype == wide else replace(estimate.to(wide), x_t=x_t)
 
     for i, (t, s) in enumerate(pairwise(times)):
         renoises = bool(s > t) and sampler.stochastic
@@ -85,12 +90,12 @@ def trajectory(
             x, memory = sampler.step(ask, x, t, s, schedule, memory, noise)
         for constraint in () if renoises else constraints:
             x = constraint(x, s, schedule, noise)
-        if not bool(torch.isfinite(x).all()):
+        if not bool(torch.isfinite(x.to(dtype)).all()):
             where = f"sampling step {i + 1} of {len(times) - 1}"
             do = "lower the guidance, or check the model"
             raise UserError("E-NUM", where=where, got="non-finite values", do=do)
-        yield Moment(i + 1, float(s), x, answers[0].x0 if answers else x)
-        answers.clear()
+        yield Moment(i + 1, float(s), x.to(dtype), x.to(dtype) if first is None else first)
+        first = None
 
 
 def times_of(schedule: Schedule, levels: Tensor) -> Tensor:

@@ -55,6 +55,11 @@ class Estimate:
         """The flow-matching direction z-hat - x0."""
         return self.noise - self.x0
 
+    def to(self, dtype: torch.dtype) -> Estimate:
+        """The same in another precision, in which all that follows from it is computed."""
+        terms = tuple((exponent, x0.to(dtype)) for exponent, x0 in self.terms)
+        return replace(self, x0=self.x0.to(dtype), x_t=self.x_t.to(dtype), terms=terms)
+
     def with_x0(self, x0: Tensor) -> Estimate:
         """The same question with another answer."""
         return replace(self, x0=x0)

@@ -23,6 +23,10 @@ def ddpm(
 ) -> Tensor:
     """Integer levels i of a DDPM, each at t = (i + 1) / levels, then the data, (steps+1,).
 
+    Where `steps` does not divide `levels` there are two readings of `leading`. This one is
+    floor(k levels / steps), which reaches as high as it can; diffusers multiplies k by the whole
+    part of levels / steps and stays below: of 1000 levels in 7 steps the first is 857 here and 852
+    there. `trailing` and `linspace` are those of diffusers.
     Source: Lin et al., arXiv 2305.08891, table 2.
 
     Args:

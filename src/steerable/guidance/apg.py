@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steerable.core.steer import Guidance
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
+from steerable.nn.precision import in_float32
 
 __all__ = ["Apg"]
 
@@ -41,6 +42,7 @@ class Apg(Guidance):
     norm: Annotated[float, Range(0, 1e6)] = 0.0
     momentum: Annotated[float, Range(-0.95, 0.95)] = -0.5
 
+    @in_float32
     def __call__(self, denoise: Denoise) -> Denoise:
         last: Tensor | None = None  # of this trajectory
 

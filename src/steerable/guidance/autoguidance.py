@@ -11,6 +11,7 @@ from torch import Tensor
 from steerable.core.errors import UserError
 from steerable.core.steer import Guidance
 from steerable.core.types import Cond, Denoise, Estimate, Range
+from steerable.nn.precision import at_least_float32
 
 __all__ = ["Autoguidance"]
 
@@ -56,10 +57,12 @@ class Autoguidance(Guidance):
             own = denoise(x_t, t, cond)
             if not self.active(t):
                 return own
-            b = weak(x_t, t, cond).x0
+            own = own.to(at_least_float32(x_t))
+            b = weak(x_t, t, cond).x0.to(own.x0)
             factors = own.terms or ((1.0, own.x0),)
             terms = [(self.weight * exponent, x0) for exponent, x0 in factors]
             x0 = b + self.weight * (own.x0 - b)
-            return replace(own, x0=x0, terms=(*terms, (1.0 - self.weight, b)))
+            guided = replace(own, x0=x0, terms=(*terms, (1.0 - self.weight, b)))
+            return guided.to(x_t.dtype)
 
         return guided

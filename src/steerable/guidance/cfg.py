@@ -12,6 +12,7 @@ from torch import Tensor
 from steerable.core.condition import absent_like
 from steerable.core.steer import Guidance
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
+from steerable.nn.precision import in_float32
 
 __all__ = ["Cfg"]
 
@@ -45,13 +46,14 @@ class Cfg(Guidance):
     together: Annotated[int, Range(0, 65536)] = 32
     rescale: Annotated[float, Range(0, 1)] = 0.0
 
+    @in_float32
     def __call__(self, denoise: Denoise) -> Denoise:
         def guided(x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
             groups = self._groups(cond) if self.active(t) else []
             if not groups:
                 return denoise(x_t, t, cond)
             names = [group for group, _ in groups]
-            ask = _together if len(x_t) <= self.together else _apart
+            ask = _together if 0 < len(x_t) <= self.together else _apart
             full, without = ask(denoise, x_t, t, cond, names)
             x0 = full.x0
             for (_, weight), u in zip(groups, without, strict=True):

@@ -11,6 +11,7 @@ from torch import Tensor
 from steerable.core.schedule import Schedule
 from steerable.core.steer import Guidance
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
+from steerable.nn.precision import in_float32
 
 __all__ = ["CfgPp"]
 
@@ -38,6 +39,7 @@ class CfgPp(Guidance):
     times: Tensor
     scale: Annotated[float, Range(0, 1)] = 0.6
 
+    @in_float32
     def __call__(self, denoise: Denoise) -> Denoise:
         def guided(x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
             c = denoise(x_t, t, cond)

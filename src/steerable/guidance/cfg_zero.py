@@ -12,6 +12,7 @@ from steerable.core.errors import UserError
 from steerable.core.schedule import Schedule
 from steerable.core.steer import Guidance
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
+from steerable.nn.precision import in_float32
 
 __all__ = ["CfgZero"]
 
@@ -51,6 +52,7 @@ class CfgZero(Guidance):
             got, takes = f"{self.zero} of {steps} steps", f"0 to {steps - 1}"
             raise UserError("E-LIMIT", where="cfg_zero.zero", got=got, takes=takes)
 
+    @in_float32
     def __call__(self, denoise: Denoise) -> Denoise:
         def guided(x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
             if self.weight == 1.0 or not self.active(t):

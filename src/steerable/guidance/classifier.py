@@ -11,6 +11,7 @@ from torch import Tensor
 
 from steerable.core.steer import Guidance
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
+from steerable.nn.precision import at_least_float32
 
 __all__ = ["Classifier"]
 
@@ -65,11 +66,12 @@ class Classifier(Guidance):
                     return estimate
                 (slope,) = torch.autograd.grad(value.sum(), asked)
             factor = self.scale * estimate.sigma**2 / estimate.alpha
-            shift = spread(factor, x_t) * slope
+            slope = slope.to(at_least_float32(x_t))
+            shift = spread(factor, slope) * slope
             x0 = estimate.x0.detach() + shift
             if self.clip > 0:
-                moved = spread(shift.flatten(1).any(1), x_t) > 0
+                moved = spread(shift.flatten(1).any(1), slope) > 0
                 x0 = torch.where(moved, x0.clamp(-self.clip, self.clip), x0)
-            return estimate.with_x0(x0)
+            return estimate.with_x0(x0.to(x_t))
 
         return guided

@@ -14,6 +14,7 @@ from steerable.core.condition import absent, absent_like
 from steerable.core.errors import UserError
 from steerable.core.steer import Guidance
 from steerable.core.types import Cond, Denoise, Estimate, Range
+from steerable.nn.precision import in_float32
 
 __all__ = ["Compose"]
 
@@ -60,6 +61,7 @@ class Compose(Guidance):
                 got, takes = f"weight {weight}", "-100 to 100"
                 raise UserError("E-LIMIT", where="compose.terms", got=got, takes=takes)
 
+    @in_float32
     def __call__(self, denoise: Denoise) -> Denoise:
         if not self.terms and self.weight == 1.0:
             return denoise
@@ -106,7 +108,7 @@ def _answers(
     times = t if t.ndim == 0 else t.repeat(copies)
     answer = denoise(torch.cat([x_t] * copies), times, longer)
     alpha, sigma = (a if a.ndim == 0 else a[:n] for a in (answer.alpha, answer.sigma))
-    parts = list(answer.x0.split(n))
+    parts = list(answer.x0.unflatten(0, (copies, n)))
     return Estimate(parts[0], x_t, alpha, sigma), parts
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steerable.core.steer import Guidance, Operator
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
+from steerable.nn.precision import in_float32
 
 __all__ = ["Diffpir"]
 
@@ -42,6 +43,7 @@ class Diffpir(Guidance):
     noise: Annotated[float, Range(0, 100)] = 0.0
     lam: Annotated[float, Range(0, 1e4)] = 1.0
 
+    @in_float32
     def __call__(self, denoise: Denoise) -> Denoise:
         def guided(x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
             estimate = denoise(x_t, t, cond)

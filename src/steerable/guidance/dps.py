@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steerable.core.steer import Guidance, Operator
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
+from steerable.nn.precision import in_float32
 from steerable.nn.slopes import check_numbers, check_slope, freed
 
 __all__ = ["Dps"]
@@ -56,6 +57,7 @@ class Dps(Guidance):
     def __post_init__(self) -> None:
         check_numbers(self.measured, "dps")
 
+    @in_float32
     def __call__(self, denoise: Denoise) -> Denoise:
         def guided(x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
             if not self.active(t) or self.weight == 0:
@@ -78,5 +80,5 @@ class Dps(Guidance):
         """1 / v of each item, (B,), of r and of A C A^T r; 0 where there is no step."""
         square = rest.square().flatten(1).sum(1)
         k = (rest * moved).flatten(1).sum(1) / square  # not a number at r = 0
-        v = torch.maximum(torch.minimum(square / rest[0].numel(), k), k / 2.0)
+        v = torch.maximum(torch.minimum(square / rest.shape[1:].numel(), k), k / 2.0)
         return torch.where(k > 0, 1.0 / v.clamp(min=max(self.noise**2, 1e-12)), 0.0)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from steerable.core.steer import Guidance, Operator
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
+from steerable.nn.precision import in_float32
 from steerable.nn.slopes import check_numbers, check_slope, freed
 
 __all__ = ["Posterior"]
@@ -54,6 +55,7 @@ class Posterior(Guidance):
     def __post_init__(self) -> None:
         check_numbers(self.measured, "posterior")
 
+    @in_float32
     def __call__(self, denoise: Denoise) -> Denoise:
         def guided(x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
             if not self.active(t):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steerable.core.steer import Guidance
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
+from steerable.nn.precision import in_float32
 
 __all__ = ["Threshold"]
 
@@ -33,6 +34,7 @@ class Threshold(Guidance):
     limit: Annotated[float, Range(1e-3, 1e3)] = 1.0
     quantile: Annotated[float, Range(0.5, 1)] = 1.0
 
+    @in_float32
     def __call__(self, denoise: Denoise) -> Denoise:
         def guided(x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
             estimate = denoise(x_t, t, cond)

@@ -12,6 +12,7 @@ from torch import Tensor
 from steerable.core.errors import UserError
 from steerable.core.steer import Guidance
 from steerable.core.types import Cond, Denoise, Estimate, Range, spread
+from steerable.nn.precision import in_float32
 from steerable.nn.slopes import check_slope, freed
 
 __all__ = ["Universal"]
@@ -43,6 +44,7 @@ class Universal(Guidance):
     score: Callable[[Tensor], Tensor]
     scale: Annotated[float, Range(-1e6, 1e6)] = 1.0
 
+    @in_float32
     def __call__(self, denoise: Denoise) -> Denoise:
         def guided(x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
             if self.scale == 0 or not self.active(t):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from steerable.core.errors import UserError
 
 from .attention import SelfAttention2d, heads_by_width
+from .resampling import folded
 
 __all__ = [
     "Grow", "Halve", "ResidualBlock", "SkipGate", "attended", "checked", "groups_for", "levels_for",
@@ -148,7 +149,7 @@ class Halve(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B,enter,H,W) of even H and W to (B,leave,H/2,W/2)."""
-        return self.mix(F.pixel_unshuffle(x, 2))
+        return self.mix(folded(x, 2))
 
 
 class Grow(nn.Module):

@@ -25,7 +25,7 @@ def depthwise(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     """
     weight = convolution.weight
     trains = torch.is_grad_enabled() and weight.requires_grad
-    if not trains or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    if not trains or not len(x) or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return convolution(x)
     return _Depthwise.apply(x, weight, convolution.bias)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["History", "extended", "lagrange_integrals"]
+from steerable.core.schedule import Schedule
+from steerable.core.types import Estimate, spread
+
+__all__ = ["History", "adams", "extended", "lagrange_integrals"]
 
 History = tuple[tuple[Tensor, Tensor], ...]  # (level (), answer (B,*S)), the newest first
 
@@ -26,6 +29,30 @@ def extended(
     if before and bool((before[0][0] - level) * (level - ahead) <= 0):
         before = ()
     return ((level, answer), *before)[:most]
+
+
+def adams(
+    estimate: Estimate, history: History, weights: Sequence[Tensor], schedule: Schedule, s: Tensor
+) -> Tensor:
+    """x_s (B,*S) with x_s / alpha_s = x_t / alpha_t + sum_j weights_j z_j.
+
+    The weights sum to r_s - r_t, r = sigma / alpha. With x_t = alpha_t x0 + sigma_t z_0 put in the
+    right side is x0 + r_s z_0 + sum_j weights_j (z_j - z_0): the large terms x_t / alpha_t and
+    r_t z_0, of which float32 would keep few digits, are gone.
+
+    Args:
+        estimate: The newest answer, at x_t.
+        history: The last noises z-hat, that of `estimate` first.
+        weights: One () for each of them, in r.
+        schedule: The process.
+        s: The time at the end of the step, ().
+    """
+    alpha_s, sigma_s = schedule(s)
+    (_, newest), *past = history
+    x_s = spread(alpha_s, newest) * estimate.x0 + spread(sigma_s, newest) * newest
+    for weight, (_, z) in zip(weights[1:], past, strict=True):
+        x_s = x_s + spread(alpha_s * weight.to(alpha_s), z) * (z - newest)
+    return x_s
 
 
 @lru_cache(maxsize=1)

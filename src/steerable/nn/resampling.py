@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["joined", "padded", "stem_for"]
+__all__ = ["folded", "joined", "padded", "stem_for", "unfolded"]
 
 
 def joined(x: Tensor, planes: Tensor | None, count: int) -> Tensor:
@@ -26,7 +26,23 @@ def padded(x: Tensor, multiple: int) -> Tensor:
     """Pictures x (B,C,H,W) with their last row and column repeated until H and W are multiples."""
     height, width = x.shape[-2:]
     below, right = -height % multiple, -width % multiple
+    if not len(x):  # torch repeats the rows of one item at least
+        return x.new_zeros(0, x.shape[1], height + below, width + right)
     return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
+
+
+def folded(x: Tensor, factor: int) -> Tensor:
+    """Space to depth, (B,C,H,W) -> (B,C f^2,H/f,W/f); torch's own leaves no items as they are."""
+    if len(x):
+        return F.pixel_unshuffle(x, factor)
+    return x.reshape(0, x.shape[1] * factor**2, x.shape[2] // factor, x.shape[3] // factor)
+
+
+def unfolded(x: Tensor, factor: int) -> Tensor:
+    """Depth to space, the way back from `folded`."""
+    if len(x):
+        return F.pixel_shuffle(x, factor)
+    return x.reshape(0, x.shape[1] // factor**2, x.shape[2] * factor, x.shape[3] * factor)
 
 
 def stem_for(shape: tuple[int, ...], width: int) -> int:

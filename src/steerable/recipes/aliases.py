@@ -47,7 +47,7 @@ _NAMES: dict[str, Alias] = {
     "dpmpp_2m_sde_gpu": Alias("dpmpp_2m_sde"),
     "dpmpp_2m_sde_heun": Alias("dpmpp_2m_sde", {"solver": "heun"}),
     "dpmpp_2m_sde_heun_gpu": Alias("dpmpp_2m_sde", {"solver": "heun"}),
-    "uni_pc": Alias("unipc"),
+    "uni_pc": Alias("unipc", {"variant": "bh1"}),
     "uni_pc_bh2": Alias("unipc"),
     "euler_a": Alias("ancestral"),
     "kdpm_2": Alias("dpm2"),
@@ -61,13 +61,28 @@ _CLASSES: dict[str, Alias] = {  # of diffusers, in lower case
     "ddimscheduler": Alias("ddim"),
     "eulerdiscretescheduler": Alias("euler"),
     "eulerancestraldiscretescheduler": Alias("ancestral"),
-    "heundiscretescheduler": Alias("heun"),
+    "heundiscretescheduler": Alias("heun", {"variable": "ratio"}),
     "lmsdiscretescheduler": Alias("lms"),
     "kdpm2discretescheduler": Alias("dpm2"),
     "dpmsolvermultistepscheduler": Alias("dpmpp_2m"),
     "unipcmultistepscheduler": Alias("unipc", {"solver_order": 2}),
-    "deismultistepscheduler": Alias("deis"),
+    "deismultistepscheduler": Alias("deis", {"solver_order": 2, "variable": "log_ratio"}),
     "ipndmscheduler": Alias("ipndm"),
+}
+# Names of ours that stand for something else where they are written in another way, such as
+# `Heun` and `sample_heun`; then those of Invoke with `_k`, which are the classes of diffusers.
+_OTHERWISE: dict[str, Alias] = {
+    "deis": Alias("deis", {"solver_order": 3}),
+    "heun": Alias("heun", {"variable": "ratio"}),
+    "unipc": Alias("unipc", {"variant": "bh1"}),
+}
+_INVOKE: dict[str, Alias] = {
+    name: _CLASSES[of]
+    for name, of in (
+        ("deis", "deismultistepscheduler"),
+        ("heun", "heundiscretescheduler"),
+        ("unipc", "unipcmultistepscheduler"),
+    )
 }
 _ABSENT = "has no counterpart here"
 _DISAGREE = "means different samplers in different programs"
@@ -117,8 +132,12 @@ _SUFFIXES = {" karras": "karras", " exponential": "log_snr", "_k": "karras"}
 def resolve(name: str) -> Alias | None:
     """What a name of k-diffusion, ComfyUI, A1111, Invoke or diffusers is here.
 
-    Case does not count. The suffixes ` Karras` and ` Exponential` (A1111) and `_k` (Invoke) say the
-    grid; `sample_` before a name (k-diffusion's functions) says nothing.
+    The suffixes ` Karras` and ` Exponential` (A1111) and `_k` (Invoke) say the grid; case and
+    `sample_` before a name (k-diffusion's functions) do not count, but for this: a kind of ours as
+    we write it, `heun`, is ours, and `Heun`, `sample_heun` and `heun_k` are what they are there,
+    Heun's method in sigma / alpha. Their samplers' last steps of a lower order and noise scales
+    beside 1 have no counterpart; `dpmpp_3m` differs from diffusers' by a factor of 2 that is
+    missing there.
 
     Args:
         name: A sampler's name as the user wrote it.
@@ -132,10 +151,11 @@ def resolve(name: str) -> Alias | None:
     ours = kinds("sampler")
     if name in ours:
         return None
-    plain, grid = " ".join(name.lower().split()), None
+    plain, grid, otherwise = " ".join(name.lower().split()), None, _OTHERWISE
     for suffix, kind in _SUFFIXES.items():
         if plain.endswith(suffix):
             plain, grid = plain.removesuffix(suffix), kind
+            otherwise = _INVOKE if suffix == "_k" else _OTHERWISE
             break
     plain = plain.removeprefix("sample_")
     for why, instead, names in _REFUSED:
@@ -143,7 +163,7 @@ def resolve(name: str) -> Alias | None:
             got = f"'{name}' {why}"
             takes, do = ", ".join(ours), f"take {' or '.join(repr(k) for k in instead)}"
             raise UserError("E-CONFIG", where="sampler", got=got, takes=takes, do=do)
-    found = _NAMES.get(plain) or _CLASSES.get(plain)
+    found = _NAMES.get(plain) or _CLASSES.get(plain) or otherwise.get(plain)
     if found is None and plain in ours:
         found = Alias(plain)
     return found and Alias(found.kind, found.options, grid)

@@ -37,13 +37,11 @@ class Dpm2(Sampler):
     ) -> tuple[Tensor, Any]:
         """One step; two calls of the denoiser."""
         middle = schedule.time_at((schedule.level(t) + schedule.level(s)) / 2)
-        guess = _moved(x_t, ask(x_t, t).noise, schedule(t), schedule(middle))
-        return _moved(x_t, ask(guess, middle).noise, schedule(t), schedule(s)), None
-
-
-def _moved(
-    x_t: Tensor, slope: Tensor, here: tuple[Tensor, Tensor], there: tuple[Tensor, Tensor]
-) -> Tensor:
-    """Straight on along the slope d(x / alpha) / d(sigma / alpha) to (alpha, sigma) `there`."""
-    scale = there[0] / here[0]
-    return spread(scale, x_t) * x_t + spread(there[1] - scale * here[1], x_t) * slope
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        alpha_m, sigma_m = schedule(middle)
+        first = ask(x_t, t)
+        guess = spread(alpha_m, x_t) * first.x0 + spread(sigma_m, x_t) * first.noise
+        # The slope at the middle is the first one and this difference, of numbers that are small.
+        change = (first.x0 - ask(guess, middle).x0) * spread(alpha_m / sigma_m, x_t)
+        end = spread(alpha_s, x_t) * first.x0 + spread(sigma_s, x_t) * first.noise
+        return end + spread(sigma_s - alpha_s / alpha_t * sigma_t, x_t) * change, None

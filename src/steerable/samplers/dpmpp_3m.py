@@ -24,7 +24,9 @@ class Dpmpp3M(Sampler):
     h = lambda_s - lambda_t, r0 = h_0 / h, r1 = h_1 / h with the last two steps h_0, h_1;
     E0 = (x0 - x0_1) / r0, E1 = (x0_1 - x0_2) / r1, D2 = (E0 - E1) / (r0 + r1), D1 = E0 + r0 D2;
     x_s = (sigma_s / sigma_t) x_t - alpha_s (p1 x0 - p2 D1 + 2 p3 D2), p1 = exp(-h) - 1,
-    p2 = p1 / h + 1, p3 = p2 / h - 1/2. The second step is a line, the first a constant.
+    p2 = p1 / h + 1, p3 = p2 / h - 1/2. The second step is a line, the first a constant: the order 3
+    is that of an exact history. From its own start it measures as 1.8 where the path is bent, at
+    sigma / alpha = 6, and above 3 from noise, where samples are made.
     D2 is half the second derivative, hence the 2, which the authors' code and its descendants
     leave out: theirs measures as order 2, with an error up to 30 % smaller than ours in 6 to 20
     calls on mixtures; in 40 calls on the grid `log_snr` ours is level or smaller.

@@ -19,7 +19,7 @@ __all__ = ["Euler"]
 class Euler(Sampler):
     """Euler on d(x / alpha) / d(sigma / alpha) = z-hat, the same path for every schedule.
 
-    The step agrees with `ddim`; on the straight line of flow matching it is Euler in t.
+    The step is that of `ddim`; on the straight line of flow matching it is Euler in t.
     Source: Karras et al., arXiv 2206.00364, algorithm 1 without the correction.
     """
 
@@ -37,6 +37,8 @@ class Euler(Sampler):
         noise: Noise,
     ) -> tuple[Tensor, Any]:
         """One step; one call of the denoiser."""
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
-        scale, rise = alpha_s / alpha_t, sigma_s - alpha_s / alpha_t * sigma_t
-        return spread(scale, x_t) * x_t + spread(rise, x_t) * ask(x_t, t).noise, None
+        alpha_s, sigma_s = schedule(s)
+        estimate = ask(x_t, t)
+        # x_t / alpha_t + (r_s - r_t) z-hat with x_t = alpha_t x0 + sigma_t z-hat put in: the terms
+        # with r_t = sigma_t / alpha_t, 10^4 at t = 1 of a flow, cancel on paper, not in float32.
+        return spread(alpha_s, x_t) * estimate.x0 + spread(sigma_s, x_t) * estimate.noise, None

@@ -43,6 +43,8 @@ class EulerMaruyama(Sampler):
         """One step; one call of the denoiser."""
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
         fall = (sigma_t / alpha_t) ** 2 - (sigma_s / alpha_s) ** 2
-        drift = spread(-alpha_s * fall * alpha_t / sigma_t, x_t) * ask(x_t, t).noise
+        estimate = ask(x_t, t)
+        kept = alpha_s * (sigma_s / alpha_s) ** 2 / (sigma_t / alpha_t)  # of z-hat, after the drift
         fresh = spread(alpha_s * torch.sqrt(fall.clamp(min=0.0)), x_t) * noise.normal(x_t)
-        return spread(alpha_s / alpha_t, x_t) * x_t + drift + fresh, None
+        mean = spread(alpha_s, x_t) * estimate.x0 + spread(kept, x_t) * estimate.noise
+        return mean + fresh, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -33,12 +33,14 @@ class HeunChurn(Sampler):
         churn_max: Highest sigma / alpha at which noise is added.
         churn_noise: Standard deviation of the added noise; a little over 1 makes up for
             a network that removes too much.
+        variable: What Heun's step is taken over, as in `heun`; `ratio` is the published one.
     """
 
     churn: Annotated[float, Range(0, 0.4142135623730951)] = 0.15625
     churn_min: Annotated[float, Range(0, 1e4)] = 0.05
     churn_max: Annotated[float, Range(0, 1e4)] = 50.0
     churn_noise: Annotated[float, Range(0.9, 1.1)] = 1.003
+    variable: Literal["line", "ratio"] = "line"
 
     order: ClassVar[int | None] = None
     stochastic: ClassVar[bool] = True
@@ -62,4 +64,4 @@ class HeunChurn(Sampler):
             missing = torch.sqrt((sigma_u**2 - (scale * sigma_t) ** 2).clamp(min=0.0))
             fresh = spread(self.churn_noise * missing, x_t) * noise.normal(x_t)
             x_t, t = spread(scale, x_t) * x_t + fresh, higher
-        return trapezium(ask, x_t, t, s, schedule), None
+        return trapezium(ask, x_t, t, s, schedule, line=self.variable == "line"), None

@@ -10,8 +10,8 @@ from torch import Tensor
 from steerable.core.noise import Noise
 from steerable.core.sample import Sampler
 from steerable.core.schedule import Schedule
-from steerable.core.types import Ask, spread
-from steerable.nn.multistep import extended
+from steerable.core.types import Ask
+from steerable.nn.multistep import adams, extended
 
 __all__ = ["Ipndm"]
 
@@ -49,10 +49,8 @@ class Ipndm(Sampler):
         noise: Noise,
     ) -> tuple[Tensor, Any]:
         """One step; one call of the denoiser. Memory: the last four answers and their levels."""
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
         start, end = schedule.level(t), schedule.level(s)
-        history = extended(memory, start, ask(x_t, t).noise, ahead=end, most=4)
-        weights = _ADAMS[len(history) - 1]
-        slope = sum(weight * z for weight, (_, z) in zip(weights, history, strict=True))
-        rise = sigma_s - alpha_s / alpha_t * sigma_t
-        return spread(alpha_s / alpha_t, x_t) * x_t + spread(rise, x_t) * slope, history
+        estimate = ask(x_t, t)
+        history = extended(memory, start, estimate.noise, ahead=end, most=4)
+        weights = [(end.exp() - start.exp()) * share for share in _ADAMS[len(history) - 1]]
+        return adams(estimate, history, weights, schedule, s), history

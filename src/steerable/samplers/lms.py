@@ -11,8 +11,8 @@ from torch import Tensor
 from steerable.core.noise import Noise
 from steerable.core.sample import Sampler
 from steerable.core.schedule import Schedule
-from steerable.core.types import Ask, spread
-from steerable.nn.multistep import extended, lagrange_integrals
+from steerable.core.types import Ask
+from steerable.nn.multistep import adams, extended, lagrange_integrals
 
 __all__ = ["Lms"]
 
@@ -23,7 +23,8 @@ class Lms(Sampler):
 
     x_s / alpha_s = x_t / alpha_t + sum_j w_j z-hat_j, where w_j is the integral of the Lagrange
     polynomial of the j-th of the last four answers, in r = sigma / alpha. The first steps have
-    fewer answers and so a lower order.
+    fewer answers: the order 4 is that of an exact history. From its own start it measures as 2.8
+    where the path is bent, at sigma / alpha = 6, and as 3.6 from noise, where samples are made.
     Source: k-diffusion, `sample_lms`; Zhang and Chen, arXiv 2204.13902, rho-AB.
     """
 
@@ -41,12 +42,9 @@ class Lms(Sampler):
         noise: Noise,
     ) -> tuple[Tensor, Any]:
         """One step; one call of the denoiser. Memory: the last 4 answers and their levels."""
-        (alpha_t, _), (alpha_s, _) = schedule(t), schedule(s)
         start, end = schedule.level(t), schedule.level(s)
-        history = extended(memory, start, ask(x_t, t).noise, ahead=end, most=4)
+        estimate = ask(x_t, t)
+        history = extended(memory, start, estimate.noise, ahead=end, most=4)
         levels = torch.stack([level for level, _ in history])
         weights = lagrange_integrals(levels, start, end, torch.exp)
-        x_s = spread(alpha_s / alpha_t, x_t) * x_t
-        for weight, (_, z) in zip(weights, history, strict=True):
-            x_s = x_s + spread(alpha_s * weight.to(alpha_s), x_t) * z
-        return x_s, history
+        return adams(estimate, history, weights, schedule, s), history

@@ -64,7 +64,7 @@ class Smc(Sampler):
         estimate = ask(x_t, t)
         tau = sigma_s / sigma_t * torch.sqrt(missing)
         x_s = _mean(estimate, estimate.x0, schedule, t, s) + spread(tau, x_t) * noise.normal(x_t)
-        if not estimate.terms:
+        if not estimate.terms or not len(x_s):
             return x_s, True
         means = [(w, _mean(estimate, x0, schedule, t, s)) for w, x0 in estimate.terms]
         excess = sum(w for w, _ in means) - 1.0

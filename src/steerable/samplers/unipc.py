@@ -22,8 +22,9 @@ class Unipc(Sampler):
     """Predict x_s; once the estimate at s is known, correct x_s with it before the next step.
 
     In lambda = log(alpha / sigma), h = lambda_s - lambda_t, D_k = (x0_k - x0) / r_k over the last
-    estimates, B = exp(-h) - 1 (bh2): x_s = (sigma_s / sigma_t) x_t - alpha_s B (x0 + sum rho_k
-    D_k); rho solves the order conditions, and is 1/2 where there is one D_k only. The corrector
+    estimates, x_s = (sigma_s / sigma_t) x_t - alpha_s ((exp(-h) - 1) x0 + B sum rho_k D_k); rho
+    solves the order conditions, which takes B out again, and is 1/2 where there is one D_k only:
+    there B is exp(-h) - 1 in the variant bh2, -h in bh1. The corrector
     has D = x0_s - x0 as one D_k more; the correction is added to the sample that the step gets,
     so that what a constraint has put there is kept. UniPC-p has order p + 1.
     Source: Zhao et al., arXiv 2302.04867, algorithms 5 to 8.
@@ -32,9 +33,11 @@ class Unipc(Sampler):
         solver_order: p, the estimates that the predictor uses. On mixtures over the grid
             `log_snr`, 3 has the smaller error from 20 calls on, 2 mostly below; 2 is steadier
             under guidance.
+        variant: B where it matters, which is in the second step, and everywhere for order 2.
     """
 
     solver_order: Literal[2, 3] = 3
+    variant: Literal["bh2", "bh1"] = "bh2"
 
     order: ClassVar[int | None] = 4
     stochastic: ClassVar[bool] = False
@@ -55,26 +58,26 @@ class Unipc(Sampler):
         x0 = ask(x_t, t).x0
         if memory:
             weight = alpha_t * torch.expm1(start - memory[0][0])
-            bend = _bend(memory, start, x0) - _bend(memory, start, None)
+            bend = self._bend(memory, start, x0) - self._bend(memory, start, None)
             x_t = x_t - spread(weight, x_t) * bend
         history = extended(memory, start, x0, ahead=end, most=self.solver_order)
         weight = spread(alpha_s * torch.expm1(end - start), x_t)
-        x_s = spread(sigma_s / sigma_t, x_t) * x_t - weight * (x0 + _bend(history, end, None))
-        return x_s, history
+        bend = self._bend(history, end, None)
+        return spread(sigma_s / sigma_t, x_t) * x_t - weight * (x0 + bend), history
 
-
-def _bend(history: History, end: Tensor, answer: Tensor | None) -> Tensor:
-    """Sum of rho_k D_k for the step to the level `end`, whose own estimate may be known."""
-    (start, x0), *past = history
-    if answer is not None:
-        past = [*past, (end, answer)]
-    h = start - end
-    r = [(start - level) / h for level, _ in past]
-    if not past:
-        return torch.zeros_like(x0)
-    rho = [0.5] if len(past) == 1 else torch.linalg.solve(*_conditions(torch.stack(r), h))
-    terms = [(p * (x - x0)) / q for p, q, (_, x) in zip(rho, r, past, strict=True)]
-    return torch.stack(terms).sum(0).to(x0)
+    def _bend(self, history: History, end: Tensor, answer: Tensor | None) -> Tensor:
+        """Sum of rho_k D_k B / (exp(-h) - 1), to the level `end`, whose estimate may be known."""
+        (start, x0), *past = history
+        if answer is not None:
+            past = [*past, (end, answer)]
+        h = start - end
+        r = [(start - level) / h for level, _ in past]
+        if not past:
+            return torch.zeros_like(x0)
+        half = 0.5 if self.variant == "bh2" else 0.5 * -h / torch.expm1(-h)
+        rho = [half] if len(past) == 1 else torch.linalg.solve(*_conditions(torch.stack(r), h))
+        terms = [spread(p / q, x) * (x - x0) for p, q, (_, x) in zip(rho, r, past, strict=True)]
+        return torch.stack(terms).sum(0)
 
 
 def _conditions(r: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
