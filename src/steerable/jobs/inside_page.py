@@ -236,9 +236,6 @@ def check_pages(page: Path, place: Place) -> None:
     """
     check_file(page, place)
     numbers, marks = page.with_suffix(".json"), [b'"generator": "' + MADE_BY.encode()]
-    if numbers == page:
-        takes = "the name of a page, such as inside.html"
-        raise UserError("E-CONFIG", where="out", got=page.name, takes=takes)
     if page.is_file() and any(mark in page.read_bytes()[:HEAD] for mark in PAGE):
         marks.append(b'"similarity":')  # of the page, written before its numbers said so
     check_file(numbers, place, marks=marks)

@@ -240,6 +240,8 @@ def check_file(path: Path, place: Place, *, marks: Sequence[bytes] = PAGE, need:
     """
     if not path.name or path.is_dir():
         raise UserError("E-CONFIG", where="out", got=f"{path}, a folder", takes="a file")
+    if marks is PAGE and path.suffix.lower() not in (".html", ".htm"):
+        raise UserError("E-CONFIG", where="out", got=path.name, takes="a page: NAME.html")
     _outside_data(path, place)
     if _there(path):
         ours = _marked(path, marks)
