@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from ..mutants import noticed, planted
-from .options import grids, guidance, processes
+from .options import grids, guidance, measures, processes, samplers
 from .worlds import Kit
 
-SUBJECTS = (grids, processes, guidance)
+SUBJECTS = (grids, processes, guidance, samplers, measures)
 CHECKS = [check for subject in SUBJECTS for check in subject.CHECKS]
 MUTANTS = {
     f"{room} {kind} {option} {i}".replace("  ", " "): mistake
@@ -31,7 +31,13 @@ def test_mistake_is_noticed(name):
     with planted(module, *edits):
         kit = Kit()
         # Layers that do not fit, a number that is none, and what `pytest.raises` waits for.
-        faults = (RuntimeError, TypeError, pytest.fail.Exception, kit("core.errors").UserError)
+        faults = (
+            RuntimeError,
+            TypeError,
+            ValueError,
+            pytest.fail.Exception,
+            kit("core.errors").UserError,
+        )
         assert noticed([check], kit, *faults) is not None, f"{name}: {edits} lives"
 
 

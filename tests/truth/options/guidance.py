@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -245,7 +246,7 @@ def check_cfg_pp(kit) -> None:
     for scale in (0.0, 0.35, 1.0):
         ask = made(kit, world, "cfg_pp", scale=scale)(world)
         grid = times()
-        for t, s in zip(grid[:-2], grid[1:-1], strict=True):
+        for t, s in itertools.pairwise(grid):
             c, u = world.x0(x, t, label=label), world.x0(x, t)
             alpha_t, sigma_t = world.schedule(t)
             alpha_s, sigma_s = world.schedule(s)
@@ -557,7 +558,8 @@ MUTANTS = {
         (check_apg, "guidance.apg", "if last is not None:", "if False:"),
         (check_apg, "guidance.apg", "last = difference.detach()",
          "last = (c.x0 - denoise(x_t, t, {}).x0).detach()"),
-        (check_apg, "guidance.apg", "        last: Tensor | None = None  # of this trajectory\n", "",
+        (check_apg, "guidance.apg",
+         "        last: Tensor | None = None  # of this trajectory\n", "",
          "nonlocal last", "global last",
          "__all__ = [", "last = None\n__all__ = ["),
     ],
@@ -588,7 +590,8 @@ MUTANTS = {
     ("guidance", "cfg", "together"): [
         (check_cfg, "guidance.cfg", "len(x_t) <= self.together", "len(x_t) < self.together"),
         (check_cfg, "guidance.cfg", "_together if len(x_t) <= self.together else _apart", "_apart"),
-        (check_cfg, "guidance.cfg", "if name in g else value for", "if name not in g else value for"),
+        (check_cfg, "guidance.cfg", "if name in g else value for",
+         "if name not in g else value for"),
     ],
     ("guidance", "cfg", "rescale"): [
         (check_cfg, "guidance.cfg", "if self.rescale != 0.0:", "if False:"),
@@ -624,9 +627,10 @@ MUTANTS = {
          'self.classifier("abc")'),
     ],
     ("guidance", "classifier", "scale"): [
-        (check_classifier, "guidance.classifier", "self.scale * estimate.sigma**2 / estimate.alpha",
-         "self.scale * estimate.sigma**2"),
-        (check_classifier, "guidance.classifier", "self.scale * estimate.sigma**2", "self.scale * 1"),
+        (check_classifier, "guidance.classifier", "estimate.sigma**2 / estimate.alpha",
+         "estimate.sigma**2"),
+        (check_classifier, "guidance.classifier", "self.scale * estimate.sigma**2",
+         "self.scale * 1"),
         (check_classifier, "guidance.classifier", "value.sum()", "value.mean()"),
         (check_classifier, "guidance.classifier", "self.scale * estimate", "estimate"),
     ],
