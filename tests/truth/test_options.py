@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from ..mutants import noticed, planted
-from .options import backbones, grids, guidance, measures, processes, samplers
+from .options import backbones, conditions, grids, guidance, measures, processes, samplers
 from .worlds import Kit
 
-SUBJECTS = (grids, processes, guidance, samplers, measures, backbones)
+SUBJECTS = (grids, processes, guidance, samplers, measures, backbones, conditions)
 CHECKS = [check for subject in SUBJECTS for check in subject.CHECKS]
 MUTANTS = {
     f"{room} {kind} {option} {i}".replace("  ", " "): mistake
