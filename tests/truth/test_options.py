@@ -6,11 +6,21 @@ import pytest
 import torch
 
 from ..mutants import noticed, planted
-from .options import backbones, conditions, grids, guidance, measures, processes, samplers
+from .options import (
+    backbones,
+    conditions,
+    grids,
+    guidance,
+    measures,
+    processes,
+    samplers,
+    training,
+)
 from .worlds import Kit
 
-SUBJECTS = (grids, processes, guidance, samplers, measures, backbones, conditions)
+SUBJECTS = (grids, processes, guidance, samplers, measures, backbones, conditions, training)
 CHECKS = [check for subject in SUBJECTS for check in subject.CHECKS]
+CHECKS += [pytest.param(check, marks=pytest.mark.slow) for check in training.SLOW]
 MUTANTS = {
     f"{room} {kind} {option} {i}".replace("  ", " "): mistake
     for subject in SUBJECTS
