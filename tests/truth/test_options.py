@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from steerable.recipes.part import describe, kinds
+from steerable.recipes.training import Training
+
 from ..mutants import noticed, planted
 from .options import (
+    augmentations,
     backbones,
     conditions,
     grids,
@@ -14,17 +18,40 @@ from .options import (
     measures,
     processes,
     samplers,
+    stages,
     training,
 )
 from .worlds import Kit
 
-SUBJECTS = (grids, processes, guidance, samplers, measures, backbones, conditions, training)
+SUBJECTS = (
+    augmentations,
+    backbones,
+    conditions,
+    grids,
+    guidance,
+    measures,
+    processes,
+    samplers,
+    stages,
+    training,
+)
+ROOMS = (
+    "backbone",
+    "classifier",
+    "condition",
+    "constraint",
+    "grid",
+    "guidance",
+    "operator",
+    "process",
+    "sampler",
+)
 CHECKS = [check for subject in SUBJECTS for check in subject.CHECKS]
 CHECKS += [pytest.param(check, marks=pytest.mark.slow) for check in training.SLOW]
+OF_OPTION = {key: list(m) for subject in SUBJECTS for key, m in subject.MUTANTS.items()}
 MUTANTS = {
-    f"{room} {kind} {option} {i}".replace("  ", " "): mistake
-    for subject in SUBJECTS
-    for (room, kind, option), mistakes in subject.MUTANTS.items()
+    f"{' '.join(filter(None, key))} {i}": mistake
+    for key, mistakes in OF_OPTION.items()
     for i, mistake in enumerate(mistakes)
 }
 
@@ -34,6 +61,24 @@ def test_check(check):
     check(Kit())
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_option_has_a_mistake(room):
+    """Of a kind without options one mistake at least; the table names the options as they are."""
+    wanted = {
+        (room, kind, option["name"])
+        for kind in kinds(room)
+        for option in describe(room, kind)["options"] or [{"name": ""}]
+    }
+    listed = {key for key, mistakes in OF_OPTION.items() if key[:2] != (room, "") and mistakes}
+    assert not (wanted - listed), f"no mistake for {sorted(wanted - listed)}"
+    known = {key for key in listed if key[0] == room}
+    assert not (known - wanted), f"no such option: {sorted(known - wanted)}"
+
+
+def test_every_setting_of_the_training_has_a_mistake():
+    assert not set(Training.model_fields) - {key[2] for key in OF_OPTION if key[0] == "training"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mistake_is_noticed(name):
@@ -41,14 +86,9 @@ def test_mistake_is_noticed(name):
     with planted(module, *edits):
         kit = Kit()
         # Layers that do not fit, a number that is none, and what `pytest.raises` waits for.
-        faults = (
-            RuntimeError,
-            TypeError,
-            ValueError,
-            pytest.fail.Exception,
-            kit("core.errors").UserError,
-        )
-        assert noticed([check], kit, *faults) is not None, f"{name}: {edits} lives"
+        faults = (RuntimeError, TypeError, ValueError, pytest.fail.Exception)
+        user = kit("core.errors").UserError
+        assert noticed([check], kit, *faults, user) is not None, f"{name}: {edits} lives"
 
 
 @pytest.mark.slow

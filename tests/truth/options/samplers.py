@@ -42,7 +42,7 @@ def scene(kit, ratios=(30.0, 11.0, 5.0, 1.7, 0.9, 0.35)):
     return schedule, times, torch.randn(ITEMS, 2, generator=g, dtype=F64)
 
 
-def close(got, want, what, room=1e-9):
+def close(got, want, what, room=1e-8):
     off = float((got - want).abs().max())
     assert off < room, f"{what}: off by {off:.1e}"
 
@@ -241,17 +241,17 @@ def check_ode(kit) -> None:
     (a_t, g_t), (a_s, g_s) = (schedule(t) for t in times)
     exact = x * torch.sqrt((a_s**2 * c + g_s**2) / (a_t**2 * c + g_t**2))
     calls = {}
-    for options in ({}, {"rtol": 1e-9, "atol": 1e-9}, {"rtol": 1e-9, "atol": 1e-2},
-                    {"rtol": 1e-2, "atol": 1e-9}, {"rtol": 1e-2, "atol": 1e-2}):  # fmt: skip
+    for options in ({}, {"rtol": 1e-8, "atol": 1e-8}, {"rtol": 1e-8, "atol": 1e-2},
+                    {"rtol": 1e-2, "atol": 1e-8}):  # fmt: skip
         ask = Gauss(kit, schedule)
         sampler = kit.part("samplers.ode")(**options)
         got, _ = sampler.step(ask, x, *times, schedule, None, noise_of(kit))
         o = {"rtol": 1e-5, "atol": 1e-5} | options
         close(got, exact, f"ode {options}", 3 * max(o.values()) * float(x.abs().max()))
         calls[o["rtol"], o["atol"]] = len(ask.calls)
-    assert calls[1e-9, 1e-9] > 3 * calls[1e-2, 1e-9], f"rtol: {calls}"
-    assert calls[1e-9, 1e-9] > 3 * calls[1e-9, 1e-2], f"atol: {calls}"
-    assert calls[1e-9, 1e-9] > calls[1e-5, 1e-5] > calls[1e-2, 1e-2], f"defaults: {calls}"
+    assert calls[1e-8, 1e-8] > 3 * calls[1e-2, 1e-8], f"rtol: {calls}"
+    assert calls[1e-8, 1e-8] > 3 * calls[1e-8, 1e-2], f"atol: {calls}"
+    assert calls[1e-8, 1e-8] > calls[1e-5, 1e-5] > calls[1e-2, 1e-8], f"defaults: {calls}"
 
 
 def history(kit, kind, options, orders):
@@ -317,6 +317,10 @@ def walked(kit, sampler, times, x, constraint=None):
     return found
 
 
+def moved(y, s, *_):
+    return y + 0.01 * s
+
+
 def check_loop(kit) -> None:
     """Every sampler down, up and down again, to the data and up from it: the loop step by step.
 
@@ -324,7 +328,7 @@ def check_loop(kit) -> None:
     """
     schedule = kit("core.schedule").Flow()
     x = torch.randn(ITEMS, 2, generator=torch.Generator().manual_seed(4), dtype=F64)
-    repaint = kit.part("grids.repaint")(schedule, 9, jump=3, repeats=3)
+    repaint = kit.part("grids.repaint")(schedule, 7, jump=3, repeats=2)
     levels = [3.0, 2.0, 1.2, 0.7, 0.2, 1.1, 0.6, 0.1, -0.3]
     own = torch.cat([schedule.time_at(torch.tensor(levels, dtype=F64)), torch.zeros(1, dtype=F64)])
     again = torch.cat([own, own[5:]])  # from the data up again
@@ -333,7 +337,8 @@ def check_loop(kit) -> None:
             continue
         sampler = kit.part(f"samplers.{kind}")()
         for times in (repaint, own) if not sampler.stochastic else (repaint, own, again):
-            for constraint in (None, lambda y, s, *_: y + 0.01 * s):
+            # A constraint moves the sample after every step that is no climb.
+            for constraint in (None, moved) if times is own else (None,):
                 got = list(
                     kit("core.sample").trajectory(
                         Curve(kit, schedule),
