@@ -15,8 +15,10 @@ from .options import (
     conditions,
     grids,
     guidance,
+    inverse,
     measures,
     processes,
+    rates,
     samplers,
     stages,
     training,
@@ -29,8 +31,10 @@ SUBJECTS = (
     conditions,
     grids,
     guidance,
+    inverse,
     measures,
     processes,
+    rates,
     samplers,
     stages,
     training,
@@ -48,7 +52,10 @@ ROOMS = (
 )
 CHECKS = [check for subject in SUBJECTS for check in subject.CHECKS]
 CHECKS += [pytest.param(check, marks=pytest.mark.slow) for check in training.SLOW]
-OF_OPTION = {key: list(m) for subject in SUBJECTS for key, m in subject.MUTANTS.items()}
+OF_OPTION: dict = {}
+for subject in SUBJECTS:
+    for key, mistakes in subject.MUTANTS.items():
+        OF_OPTION[key] = [*OF_OPTION.get(key, []), *mistakes]
 MUTANTS = {
     f"{' '.join(filter(None, key))} {i}": mistake
     for key, mistakes in OF_OPTION.items()

@@ -326,7 +326,48 @@ def check_frequencies(kit) -> None:
         assert net.width == width == net.level.net[2].out_features, kind
 
 
+def check_sizes(kit) -> None:
+    """What a base width makes of every kind, on small and large, square and oblong pictures."""
+    for shape in ((1, 8, 8), (3, 28, 28), (1, 33, 20), (3, 64, 64)):
+        side = max(shape[1:])
+
+        def levels(smallest, side=side):
+            n = 1
+            while math.ceil(side / 2 ** (n - 1)) > smallest:
+                n += 1
+            return max(2, n)
+
+        for base in (24, 48, 96):
+            first = 8 * round(base / 12)
+            steps = range(levels(8))
+            fits = [n for n in (1, 2, 4, 8) if side >= 12 * n and base >= 2 * shape[0] * n * n]
+            stem = max(fits, default=1)
+            small = max(2, 1 + math.ceil(math.log2(side / stem / 8)))
+            four, two = min(5, max(3, levels(4))), min(5, max(3, levels(2)))
+            wide, blocks = {"width": 4 * base}, {"blocks": 1 if base < 96 else 2}
+            rising = tuple(base * min(1 + i, 4) for i in steps)
+            wants = {
+                "adm": {"channels": rising, **wide, **blocks},
+                "conditional_unet": {"channels": tuple(base * min(2**i, 4) for i in steps), **wide},
+                "convnext_unet": {
+                    "channels": tuple(base * 2**i for i in range(min(4, levels(8)))),
+                    **wide,
+                },
+                "dit": {"depth": 6, **wide},
+                "mlp": {"hidden": 16 * base, **wide},
+                "score_unet": {"channels": tuple(first * min(2**i, 8) for i in range(two)), **wide},
+                "transformer_unet": {"channels": tuple(first * 2**i for i in range(four)), **wide},
+                "unet": {"channels": (base, *[2 * base] * (small - 1)), "stem": stem, **wide},
+            }
+            for kind, want in wants.items():
+                assert kit.part(f"backbones.{kind}").sized(shape, base) == want, f"{kind} {shape}"
+            attention = {"attention": 8 if base < 96 else 32}
+            got = kit.part("classifiers.half_unet").sized(shape, base)
+            assert got == {"channels": rising, **wide, **blocks, **attention}
+
+
 CHECKS = (
+    check_sizes,
     check_all_have_references,
     *NETWORKS.values(),
     check_classifier,
@@ -551,6 +592,12 @@ MUTANTS = {
         _at("transformer_unet", "heads_for(c, heads)", "heads_for(c)"),
         _at("transformer_unet", "heads_by_width(channels, 32)", "heads_by_width(channels, 64)",
             module=ATTENTION),
+    ],
+    ("backbone", "", "sized"): [
+        (check_sizes, "backbones.unet", "[2 * base] * (levels - 1)", "[base] * (levels - 1)"),
+        (check_sizes, BLOCKS, "max(2, 1 + math.ceil", "max(1, 1 + math.ceil"),
+        (check_sizes, "backbones.score_unet", "levels_for(shape, 2)", "levels_for(shape, 4)"),
+        (check_sizes, "backbones.dit", '"width": 4 * base', '"width": base'),
     ],
     ("backbone", "", "planes"): [
         _at("unet", "[x, planes.to(x)]", "[x, 0.0 * planes.to(x)]", module=RESAMPLING),
