@@ -126,7 +126,7 @@ AT_WORK = {
     "cfg_zero": {"weight": 3.0},
     "classifier": {"run": "abc"},
     "compose": {"terms": [{"cond": {"label": 1}, "weight": 1.5}]},
-    "diffpir": {},
+    "diffpir": {"noise": 0.5},
     "dps": {},
     "posterior": {},
     "threshold": {"limit": 0.05},
