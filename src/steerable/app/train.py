@@ -27,6 +27,7 @@ def train(
     preset: str | None = None,
     size: str | None = None,
     config: Path | None = None,
+    from_: Annotated[str | None, Parameter(name="--from")] = None,
     seed: Whole | None = None,
     set_: Annotated[Words, Parameter(name="--set")] = None,
     dry_run: Flag = False,
@@ -49,6 +50,8 @@ def train(
         Size of the network: xs, s, m, l, xl; chosen by the budget by default.
     config
         A recipe file to start from.
+    from_
+        A run folder or model file whose weights and recipe a new run begins with, at iteration 0.
     seed
         Seed of weights, order and noise; 0 by default.
     set_
@@ -59,16 +62,26 @@ def train(
         Show numbers and previews in RUN/board too, for TensorBoard; needs the extra board.
     """
     from steerable import api
+    from steerable.core.errors import UserError
     from steerable.jobs.board import require_board
+    from steerable.jobs.start import Start
 
     if board:
         require_board()
+    if from_ is not None and config is not None:
+        raise UserError("E-CONFIG", where="--from", got="with --config", takes="one of them")
 
     settings = list(set_ or []) + ([f"training.seed={seed}"] if seed is not None else [])
     where = run or Path("runs") / (Path(data).name if data else "run")
     with Stop() as stop:
         job = api.prepared(
-            data, where, preset=preset, budget=budget, size=size, settings=settings, config=config
+            data,
+            where,
+            preset=preset,
+            budget=budget,
+            size=size,
+            settings=settings,
+            config=config if from_ is None else Start.of(from_),
         )
         bar = Bar()
         for line in plan_lines(job):
@@ -110,9 +123,17 @@ def plan_lines(job: Prepared) -> list[str]:
         f"plan     budget {job.recipe.training.budget}: about {facts['iterations']} iterations of "
         f"{job.recipe.training.batch}, {duration(facts['seconds'])}; "
         f"lr {job.recipe.training.lr:g}",
-        *(f"scaled   {note}" for note in job.recipe.notes),
+        *(f"warning  {warning}" for warning in facts["warnings"]),
+        *(_note_text(note) for note in job.recipe.notes),
     ]
     return [*lines, f"run      {job.run}{' (resumes)' if job.resumes else ''}"]
+
+
+def _note_text(note: str) -> str:
+    """A note of the recipe: what a preset scaled, or where the first weights come from."""
+    from steerable.jobs.start import LINEAGE
+
+    return f"from     {note.removeprefix(LINEAGE)}" if LINEAGE in note else f"scaled   {note}"
 
 
 def _text(step: Iteration, batch: int) -> str:
@@ -130,6 +151,8 @@ def _event_text(event: dict[str, Any]) -> str:
         return f"iteration {event['iteration']}: held-out loss {ema:.4f} (EMA), {raw:.4f} (raw)"
     if event["event"] == "skipped":
         return f"iteration {event['iteration']}: update skipped, its numbers are not finite"
+    if event["event"] == "look_skipped":
+        return f"iteration {event['iteration']}: not looked at, {event['reason']}"
     if event["event"] == "accuracy":
         shares = ", ".join(f"{row['accuracy']:.2f}" for row in event["levels"])
         first, last = event["levels"][0]["t"], event["levels"][-1]["t"]
@@ -151,6 +174,15 @@ def _said(event: dict[str, Any], bar: Bar, log: Run) -> dict[str, Any]:
         bar.say(text)
         log.append("log.txt", text)
     return {"accuracy": event} if event["event"] == "accuracy" else {}
+
+
+def _nothing_to_do(job: Prepared) -> str:
+    """Why a run was left as it is."""
+    from steerable.jobs import checkpoint
+
+    count, budget = checkpoint.reached(job.run), job.recipe.training.budget
+    used = f"this run is finished already: it has {count} iterations, budget {budget} is used"
+    return f"{used}; nothing was changed, a longer --budget goes on"
 
 
 def run_training(job: Prepared, bar: Bar, stop: Stop, *, board: bool = False) -> dict[str, Any]:
@@ -189,7 +221,7 @@ def run_training(job: Prepared, bar: Bar, stop: Stop, *, board: bool = False) ->
         word = "finished" if step.i == step.total else "stopped"
         log.append("log.txt", f"{word}: {step.i} iterations, {step.images} pictures")
     else:
-        bar.say("this run is finished already; a longer --budget goes on")
+        bar.say(_nothing_to_do(job))
     odd = {name: count for name, count in durable.tally.items() if count}
     if odd:
         bar.say("warning  " + ", ".join(f"{count} {name}" for name, count in odd.items()))

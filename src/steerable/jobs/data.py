@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from .run import Run
 
 __all__ = [
     "compare", "data_part", "data_report", "fingerprint", "known_to", "own_splits", "part_again",
-    "splits_for",
+    "sound_report", "splits_for",
 ]  # fmt: skip
 
 
@@ -66,9 +66,9 @@ def own_splits(model: Model, splits: Splits, given: bool) -> Splits | None:
         given: Whether that was named by the user; it may be the model's own data all the same.
     """
     run = Run(model.path.parent)
+    known = (run.data_report() or {}) if given and run.recipe() is not None else {}
     if not given or (
-        run.recipe() is not None
-        and run.data_report().get("fingerprint", {}).get("train") == fingerprint(splits.train)
+        sound_report(known) and known["fingerprint"]["train"] == fingerprint(splits.train)
     ):
         return splits
     try:
@@ -159,6 +159,18 @@ def data_report(splits: Splits) -> dict[str, Any]:
         "fingerprint": {"train": fingerprint(train), "held_out": fingerprint(held_out)},
     }
     return {**splits.report, **facts}
+
+
+def sound_report(report: Mapping[str, Any]) -> bool:
+    """Whether a report that was read from disk holds what its readers count on."""
+    prints, classes = report.get("fingerprint"), report.get("classes")
+    if not isinstance(prints, dict) or not isinstance(classes, dict):
+        return False
+    rows = [row if isinstance(row, dict) else {} for row in classes.values()]
+    counts = [row.get(part) for row in rows for part in ("train", "held_out")]
+    whole = all(type(count) is int for count in counts)
+    texts = all(isinstance(prints.get(part), str) for part in ("train", "held_out"))
+    return whole and texts and isinstance(report.get("conditions", {}), dict)
 
 
 def compare(before: dict[str, Any], now: dict[str, Any], where: str) -> None:

@@ -25,10 +25,13 @@ __all__ = [
     "cut",
     "disk",
     "folder",
+    "free_name",
     "lock",
     "publish",
     "remove",
+    "rename",
     "require",
+    "set_aside",
     "sweep",
     "tally",
     "unlock",
@@ -137,6 +140,50 @@ def remove(directory: Path) -> None:
 
     _attempt(hide, directory, kept="everything else")
     _attempt(lambda: _erase(aside), directory, kept="everything else")
+
+
+def rename(path: Path, target: Path) -> None:
+    """Give a file or a folder another name in the same folder, durably.
+
+    Raises:
+        UserError: E-DISK; it has the old name or the new one.
+    """
+
+    def once() -> None:
+        if os.path.lexists(path):  # else only the sync is to be repeated
+            disk.rename(path, target)
+        _sync(path.parent)
+
+    _attempt(once, path, kept="the file as it is")
+
+
+def free_name(path: Path) -> Path:
+    """The path, or if something lies there the first of NAME-2, NAME-3, ... that is free."""
+    for number in itertools.count(2):
+        if not os.path.lexists(path):
+            return path
+        stem = path.stem if number == 2 else path.stem.rpartition("-")[0]
+        path = path.with_name(f"{stem}-{number}{path.suffix}")
+    raise AssertionError("unreachable: the numbers do not end")
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what is damaged to NAME.damaged-1, or the next number that is free, and count it.
+
+    Call it under the lease. Returns the new path.
+
+    Raises:
+        UserError: E-DISK if the folder cannot be changed.
+    """
+    numbers = itertools.count(1)
+    aside = next(
+        other
+        for number in numbers
+        if not os.path.lexists(other := path.with_name(f"{path.name}.damaged-{number}"))
+    )
+    rename(path, aside)
+    tally[f"damaged {path.name} set aside as {aside.name}"] += 1
+    return aside
 
 
 def folder(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from steerable.recipes.sizing import size_of
 from .data import data_part, part_again
 from .prepare import Prepared, prepare
 from .run import Run
+from .start import Start
 
 __all__ = ["prepared", "recipe", "with_own_settings"]
 
@@ -72,7 +74,7 @@ def prepared(
     budget: str | None = None,
     size: str | None = None,
     settings: Sequence[str] = (),
-    config: str | Path | None = None,
+    config: str | Path | Start | None = None,
 ) -> Prepared:
     """Everything for a training run, with its plan; nothing is written yet.
 
@@ -85,16 +87,25 @@ def prepared(
         budget: How long, `10m` by default.
         size: Size of the network, `auto` by default.
         settings: `path=value` changes.
-        config: A recipe file to start from.
+        config: A recipe file to start from, or a model whose weights a new run begins with.
 
     Raises:
         UserError: What is wrong with the data, a setting or the folder.
     """
+    began = time.monotonic()
     old = Run(Path(run)).recipe()
+    start = config if isinstance(config, Start) else None
     if config is not None and (preset is not None or size is not None):
-        got = "a recipe file with a preset or a size"
+        got = "a model, which has its own," if start else "a recipe file"
+        got += " with a preset or a size"
         raise UserError("E-CONFIG", where="config", got=got, takes="one of them")
-    base = from_yaml(Path(config)) if config else old
+    if start is not None and old is not None:
+        start.check_same(old, Path(run))
+        base: Recipe | None = old
+    elif isinstance(config, Start):
+        base = config.base(data, budget)
+    else:
+        base = from_yaml(Path(config)) if config else old
     if base is None:
         if data is None:
             raise UserError("E-CONFIG", where="data", got="nothing", takes="DATA or a recipe file")
@@ -102,14 +113,14 @@ def prepared(
         splits = build("data", part)
         spec = splits.train.spec
         made = _recipe(part, spec, preset or "flow", budget or "10m", size or "auto", rest)
-        return prepare(made, run, splits=splits)
+        return prepare(made, run, splits=splits, began=began)
     changes = [f"training.budget={budget}"] if budget else []
     if data is not None:
         base = base.model_copy(update={"data": part_again(base.data, data)})
     made = base.with_set([*changes, *settings])
     splits = build("data", made.data)
     _asked_again(made, splits.train.spec, preset, size, settings, str(run))
-    return prepare(made, run, splits=splits)
+    return prepare(made, run, splits=splits, start=start, began=began)
 
 
 def _asked_again(

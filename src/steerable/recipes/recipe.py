@@ -264,8 +264,9 @@ def from_yaml(path: Path) -> Recipe:
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        got = str(error).splitlines()[0]
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        # An impossible date is a ValueError, as is a text that is not UTF-8.
+        got = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError("E-CONFIG", where=path.name, got=got, takes="a recipe in YAML") from error
     if not isinstance(tree, Mapping):
         raise UserError("E-CONFIG", where=path.name, got="no recipe", takes="a recipe in YAML")
