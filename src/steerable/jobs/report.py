@@ -13,6 +13,7 @@ from typing import Any
 from steerable.core.errors import UserError
 
 from . import durable
+from .beside import object_in
 from .evaluate import Evaluation
 from .items import write_items
 from .model import Model
@@ -156,9 +157,11 @@ def _nearest(found: Evaluation) -> str:
 def _sweep(run: Path) -> dict[str, str] | None:
     """The curves of the latest sweep of the run that has some."""
     for curves in sorted(run.glob("samples/sweep-*/curves.png"), reverse=True):
-        facts = json.loads((curves.parent / "sweep.json").read_text(encoding="utf-8"))
-        name = curves.parent.name
-        return {"name": name, "best": facts["best"], "curves": _inline(curves.read_bytes())}
+        facts = object_in(curves.parent / "sweep.json")
+        if facts is None or not isinstance(facts.get("best"), str) or not curves.is_file():
+            continue
+        picture = curves.read_bytes()
+        return {"name": curves.parent.name, "best": facts["best"], "curves": _inline(picture)}
     return None
 
 
