@@ -218,6 +218,7 @@ def run_training(job: Prepared, bar: Bar, stop: Stop, *, board: bool = False) ->
     done = {"run": str(job.run), "model": str(job.run / "model.safetensors"), **job.facts, **known}
     if step is not None:
         done |= {"iterations": step.i, "images": step.images, "seconds": round(step.seconds, 1)}
+        done["lr"] = step.lr
         word = "finished" if step.i == step.total else "stopped"
         log.append("log.txt", f"{word}: {step.i} iterations, {step.images} pictures")
     else:

@@ -115,12 +115,14 @@ def mend_log(path: Path, iteration: int, accept: Callable[[Record], bool] = lamb
     if not path.exists():
         return
     good, bad = _split(path, accept)
-    kept = [line for record, line in good if record["iteration"] <= iteration]
     if bad:
         durable.set_aside(path)
+        kept = [line for record, line in good if record["iteration"] <= iteration]
         durable.write(path, b"".join(kept))
-    elif b"".join(kept) != path.read_bytes():
-        durable.write(path, b"".join(kept))
+    else:
+        durable.cut(
+            path, lambda line: (parsed(line) or {}).get("iteration", iteration) <= iteration
+        )
 
 
 def mend_plain(path: Path) -> None:

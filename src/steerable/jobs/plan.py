@@ -221,15 +221,18 @@ def measure(
     def spent() -> float:
         return time.perf_counter() - start
 
-    part = min(first, size)
+    part, known = min(first, size), [(0, 0.0)]
     while True:  # each part twice: the first time makes what is kept for its shape
         took = [_timed(scratch, batch, optimiser, part) for _ in range(2)][1]
+        known.append((part, took))
         # The next part takes four times as long at most, and is run twice.
         if part == size or spent() + 2 * min(4.0, size / part) * took > seconds:
             break
         part = min(size, 4 * part)
-    if part < size:
-        return part / (size * took)
+    if part < size:  # what each update costs, whatever its size, is not counted for every part
+        (few, less), (more, longer) = known[-2:]
+        an_item = max(longer - less, 0.0) / (more - few)
+        return 1.0 / (longer + an_item * (size - more))
     times = [took]
     while spent() < seconds and len(times) != most:
         times.append(_timed(scratch, batch, optimiser, size))

@@ -45,7 +45,7 @@ class Prepared:
 
 
 COMPILE_AFTER = 1200.0  # seconds of training that repay trying it
-MEASURING = (0.03, 0.25, 1.0)  # share of the budget for measuring the speed, least and most seconds
+MEASURING = (0.05, 0.25, 1.0)  # share of the budget for measuring the speed, least and most seconds
 FEW = 0.05  # share of a budget of iterations that is enough to measure the speed with
 
 
