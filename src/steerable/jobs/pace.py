@@ -13,7 +13,7 @@ __all__ = ["Pace"]
 
 LOOKING = 0.15  # share of a budget of time that all looks may take
 TAIL = 0.2  # share of it that may be kept for the last look and the last save
-LAST = 16  # iterations whose speed is that of now
+LAST = 8  # iterations whose speed is that of now
 
 
 class Pace:
@@ -74,10 +74,13 @@ class Pace:
 
     @property
     def reserve(self) -> float:
-        """Seconds that the last look and the last save need; without the look if it is too dear."""
+        """Seconds that the last look and the last save need; without the look if it is too dear.
+
+        An iteration is kept too: it may begin just before the end.
+        """
         assert self.budget is not None
         most = TAIL * self.budget
-        save = min(self.save * self.slowness, most)
+        save = min((self.save + 1.0) * self.slowness, most)
         both = save + self.look * self.slowness
         return both if both <= most else save
 
