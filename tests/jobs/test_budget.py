@@ -261,4 +261,4 @@ def test_a_look_is_counted_in_iterations_of_its_moment():
     assert pace.reserve == pytest.approx(5.5), "five times slower, five times as long"
     for _ in range(20):
         pace.stepped(3.0)
-    assert pace.reserve == pytest.approx(3.0), "more than a fifth of the budget is not kept for a look"
+    assert pace.reserve == pytest.approx(3.0), "a look that is more than a fifth is left out"

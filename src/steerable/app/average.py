@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .console import result
+from .console import Bar, result
 from .options import Json
 
 __all__ = ["average"]
@@ -37,9 +37,12 @@ def average(
         The model file to write; RUN/model-WIDTH.safetensors by default, with -AT for a moment.
     """
     from steerable import api
+    from steerable.jobs.durable import counted
 
     name = f"model-{width:g}" + (f"-{at:g}" if at != 1 else "")
     where = api.averaged(run, width, out or run / f"{name}.safetensors", at=at)
+    for line in counted():
+        Bar().say(line)
     result(
         {"model": str(where), "width": width, "at": at}, as_json=json, lines=[f"model    {where}"]
     )

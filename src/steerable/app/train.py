@@ -224,6 +224,6 @@ def run_training(job: Prepared, bar: Bar, stop: Stop, *, board: bool = False) ->
     else:
         bar.say(_nothing_to_do(job))
     odd = {name: count for name, count in durable.tally.items() if count}
-    if odd:
-        bar.say("warning  " + ", ".join(f"{count} {name}" for name, count in odd.items()))
+    for line in durable.counted():
+        bar.say(line)
     return {**done, "counters": odd}

@@ -111,18 +111,13 @@ def mend_log(path: Path, iteration: int, accept: Callable[[Record], bool] = lamb
     Raises:
         UserError: E-DISK if the folder cannot be changed.
     """
-    mend_plain(path)
-    if not path.exists():
-        return
     good, bad = _split(path, accept)
-    if bad:
+    if bad or _odd(path):
         durable.set_aside(path)
         kept = [line for record, line in good if record["iteration"] <= iteration]
         durable.write(path, b"".join(kept))
     else:
-        durable.cut(
-            path, lambda line: (parsed(line) or {}).get("iteration", iteration) <= iteration
-        )
+        durable.cut(path, lambda line: (parsed(line) or {"iteration": 0})["iteration"] <= iteration)
 
 
 def mend_plain(path: Path) -> None:
@@ -131,7 +126,7 @@ def mend_plain(path: Path) -> None:
     Raises:
         UserError: E-DISK if that cannot be done.
     """
-    if (path.exists() or path.is_symlink()) and not (path.is_file() and _readable(path)):
+    if _odd(path):
         durable.set_aside(path)
 
 
@@ -176,6 +171,12 @@ def _split(path: Path, accept: Callable[[Record], bool]) -> tuple[list[tuple[Rec
         else:
             bad += 1
     return good, bad
+
+
+def _odd(path: Path) -> bool:
+    """Whether a name is taken by no file of its own; no line is written through a link."""
+    there = path.is_symlink() or path.exists()
+    return there and (path.is_symlink() or not path.is_file() or not _readable(path))
 
 
 def _readable(path: Path) -> bool:

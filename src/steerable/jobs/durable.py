@@ -22,6 +22,7 @@ from steerable.jobs.disk import FULL, PASSING, Disk, fault, started
 
 __all__ = [
     "append",
+    "counted",
     "cut",
     "disk",
     "folder",
@@ -227,6 +228,12 @@ def cut(path: Path, keep: Callable[[str], bool]) -> int:
     if len(kept) < len(lines):
         write(path, b"".join(kept))
     return len(lines) - len(kept)
+
+
+def counted() -> list[str]:
+    """What was counted so far in one line for people; none if there was nothing."""
+    odd = [f"{count} {name}" for name, count in tally.items() if count]
+    return ["warning  " + ", ".join(odd)] if odd else []
 
 
 def require(path: Path, need: int) -> None:

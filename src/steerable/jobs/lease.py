@@ -59,7 +59,7 @@ class Lease:
         if key in _held:
             raise self._busy(key[0])
         lock = self.run / "lease.lock"
-        if lock.is_dir():  # nobody can hold the lock of a folder
+        if lock.is_dir() or lock.is_symlink():  # nobody can hold the lock of these
             durable.set_aside(lock)
         self._lock = self._wait_for_lock()
         try:

@@ -223,7 +223,7 @@ def measure(
 
     part, known = min(first, size), [(0, 0.0)]
     while True:  # each part twice: the first time makes what is kept for its shape
-        took = [_timed(scratch, batch, optimiser, part) for _ in range(2)][1]
+        took = min(_timed(scratch, batch, optimiser, part) for _ in range(2))
         known.append((part, took))
         # The next part takes four times as long at most, and is run twice.
         if part == size or spent() + 2 * min(4.0, size / part) * took > seconds:

@@ -121,7 +121,8 @@ def _planned(recipe: Recipe, splits: Splits, net: Network) -> tuple[Recipe, Plan
     budget = Budget.parse(hyper.budget)
     batch = splits.train.batch(torch.arange(hyper.batch) % len(splits.train))
     share, least, most = MEASURING
-    allowed = min(most, max(least, share * budget.seconds)) if budget.seconds else most
+    # A count has no end to miss, and ends the measuring itself.
+    allowed = min(most, max(least, share * budget.seconds)) if budget.seconds else 4 * most
     enough = 0 if budget.seconds else max(3, int(FEW * count(budget, hyper.batch, 1.0)))
     rate = measure(net, batch, hyper, seconds=allowed, most=enough)
     plan = first_plan(hyper, rate, items=len(splits.train))

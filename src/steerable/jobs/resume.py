@@ -73,7 +73,7 @@ def same_data(run: Run, report: Mapping[str, Any]) -> None:
             return
     if recorded is not None:
         compare({**now, "fingerprint": recorded}, now, where)
-    durable.tally["data-report.json is lost: whether the data has changed is not known"] += 1
+    durable.tally["lost data-report.json: whether the data has changed is not known"] += 1
 
 
 def found_in(run: Run, recipe: Recipe, *, given: bool = False) -> checkpoint.Checkpoint | None:

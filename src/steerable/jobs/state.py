@@ -103,6 +103,8 @@ def write_model(job: Prepared, state: State) -> None:
         "finished": state.over,
         "validation_loss": state.validations[-1]["validation_loss"] if state.validations else None,
     }
+    if job.facts["warnings"]:
+        summary["warnings"] = job.facts["warnings"]
     tensors = state.ema.module.state_dict()
     data = pack_model(tensors, job.recipe, job.splits.train.spec, summary)
     path = job.run / "model.safetensors"
