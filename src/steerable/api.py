@@ -35,6 +35,7 @@ from steerable.jobs.reading import reading as _reading
 from steerable.jobs.report import FOLDER
 from steerable.jobs.sample import Sample, steered
 from steerable.jobs.sample import sample as _sample
+from steerable.jobs.start import Start
 from steerable.jobs.steering import askable, with_classifier
 from steerable.jobs.tour import tour
 from steerable.jobs.train import Iteration
@@ -77,6 +78,7 @@ def prepared(
     settings: Sequence[str] = (),
     config: str | Path | None = None,
     allow_code: str | Collection[str] = (),
+    start: str | Path | None = None,
 ) -> Prepared:
     """Everything for a training run, with its plan; nothing is written yet.
 
@@ -92,11 +94,13 @@ def prepared(
         config: A recipe file to start from.
         allow_code: Modules of your own whose parts the recipe of a run folder may name, beside
             those that `settings` and `config` name.
+        start: A run folder or model file whose weights a new run begins with.
 
     Raises:
         UserError: What is wrong with the data, a setting or the folder.
     """
-    request = Request(data, run, preset, budget, size, settings, config, allow_code)
+    weights = None if start is None else Start.of(start, allow_code=allow_code)
+    request = Request(data, run, preset, budget, size, settings, config, allow_code, weights)
     return prepared_with(request, finished(reading_for_run(request)))
 
 

@@ -182,7 +182,7 @@ def test_a_label_guides_a_model_that_was_trained_without(folder):
     ]
     assert not torch.equal(made[0].x, free.x) and not torch.equal(made[0].x, made[1].x)
     assert made[0].calls == free.calls == 4, "the network itself is asked no more often"
-    settings = job.settings_of(made[0], model, made[0].wishes[0])
+    settings = job.settings_of(made[0].recipe, model, made[0].wishes[0])
     (part,) = [p for p in settings["guidance"] if p["kind"] == "classifier"]
     assert part["run"] == run and part["scale"] == 80 and settings["label"] == "3"
     every = steerable.sample(model, n=1, steps=2, classifier=run)

@@ -26,7 +26,7 @@ READERS = {
     "replayed PNG": settings_in,
     "recipe": from_yaml,
     "model": open_model,
-    "data report": lambda path: Run(path.parent).data_report(),
+    "data report": lambda path: Run(path.parent).data_report() or _none(),
     "data items": lambda path: Run(path.parent).data_items() or _none(),
 }
 

@@ -9,7 +9,7 @@ import math
 import pytest
 
 from steerable.core.errors import UserError
-from steerable.jobs.plan import Plan, closing_share, first_plan, reopened
+from steerable.jobs.plan import Plan, first_plan, reopened
 from steerable.jobs.prepare import prepare
 from steerable.recipes.training import Training
 
@@ -73,16 +73,36 @@ def test_mutant_a_schedule_stepped_twice_or_one_early_is_seen(schedule):
         assert [made.factor(min(wrong(i), 9)) for i in range(10)] != want
 
 
-def test_under_a_budget_of_time_only_what_needs_an_end_has_one():
-    for schedule in GOLDEN:
-        training = Training(budget="100s", schedule=schedule)
-        made = first_plan(training, rate=7.5, items=10)
-        assert made.total == (750 if schedule in ("cosine", "linear") else None)
-        closed = made if made.total else made.closing(600, 0.0, 7.5)
-        assert closed.total == (750 if made.total else 601)
-        assert closing_share(training) == (0.3 if schedule == "cooldown" else 0.0)
-    open_plan = first_plan(Training(budget="100s", schedule="constant"), 7.5)
-    assert [open_plan.factor(10**6), open_plan.closing(600, 0.0, 7.5).factor(600)] == [1.0, 1.0]
+# 100 s of which 20 are kept at the end, the last 30 % of the 80 fall: at 0, 40, 56, 68 and 80 s.
+AT = (0, 40, 56, 68, 80)
+BY_TIME = {
+    "constant": [1, 1, 1, 1, 1],
+    "cooldown": [1, 1, 1, 0.5, 0],
+    "linear": [1, 0.5, 0.3, 0.15, 0],
+    "cosine": [0.5 * (1 + math.cos(math.pi * t / 80)) for t in AT],
+    "step": [0.5**10, 0.5**10, 0.5**10, 0.5**10, 0.5**10],
+    "exponential": [0.5**100] * 5,
+}
+
+
+@pytest.mark.parametrize("schedule", BY_TIME)
+@pytest.mark.parametrize("floor", [0.0, 0.4])
+def test_under_a_budget_of_time_the_clock_decides(schedule, floor):
+    training = Training(budget="100s", schedule=schedule, decay=0.5, floor=floor, batch=10)
+    made = dataclasses.replace(first_plan(training, rate=7.5, items=100), reserve=20.0)
+    assert (made.total, made.cooldown, made.seconds) == (None, None, 100.0)
+    for iteration in (1000, 1009):  # whatever the speed: 100 epochs, ten steps of the rate
+        got = [made.factor(iteration, t) for t in AT]
+        assert got == pytest.approx([max(floor, want) for want in BY_TIME[schedule]], abs=1e-12)
+    assert made.done(1, 80.0) and not made.done(10**9, 79.9)
+    assert made.factor(10**6, 200.0) == made.factor(10**6, 80.0), "late, but never below"
+
+
+def test_a_warm_up_ends_after_a_tenth_of_the_time():
+    """Measured at 1,000 iterations a second, trained at one: 5 % of the iterations never come."""
+    made = first_plan(Training(budget="100s", warmup=5000, schedule="constant"), rate=1000.0)
+    assert made.warmup == 5000
+    assert [made.factor(t, t) for t in (0, 5, 10, 90)] == pytest.approx([1 / 5000, 0.5, 1, 1])
 
 
 def test_a_plan_survives_json_and_an_old_one_means_what_it_meant():
@@ -112,7 +132,7 @@ def test_training_uses_the_plan_once_an_iteration(tmp_path, schedule):
 def test_every_schedule_ends_a_budget_of_time(tmp_path, schedule):
     recipe = tiny().with_set(["training.budget=1s", f"training.schedule={schedule}"])
     steps = finish(prepare(recipe, tmp_path / "run"))
-    assert (steps[0].total is None) == (schedule == "constant")
+    assert steps[0].total is None and steps[-1].share == 1.0
 
 
 def test_unknown_settings_are_refused():
@@ -121,13 +141,12 @@ def test_unknown_settings_are_refused():
             tiny(4, bad)
 
 
-def test_more_time_on_a_slower_machine_still_trains():
-    """10 of 20 minutes are used; what is left is counted by the speed of now, 1 a second."""
+def test_another_budget_opens_the_plan_again_past_its_warm_up():
     done = first_plan(Training(budget="10m", schedule="cosine"), rate=10.0)
     now = first_plan(Training(budget="20m", schedule="cosine"), rate=1.0)
-    assert (done.total, now.total) == (6000, 1200)
-    more = reopened(done, now, iteration=6000, used=0.5)
-    assert (more.total, more.warmup) == (6600, done.warmup)
-    assert reopened(done, now, iteration=6000, used=1.2).total == 6001
+    assert (done.warmup, now.warmup) == (100, 60)
+    more = reopened(done, now)
+    assert (more.warmup, more.seconds) == (100, 1200.0)
+    assert more.factor(6000, 600.0) == pytest.approx(0.5), "half of the new time is used"
     counted = first_plan(Training(budget="9000 iterations", schedule="cosine"), rate=1.0)
-    assert reopened(done, counted, iteration=6000, used=0.0).total == 9000
+    assert reopened(done, counted).total == 9000

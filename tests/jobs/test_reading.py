@@ -19,6 +19,7 @@ from steerable.jobs.data import compare, data_part, data_report, items_of
 from steerable.jobs.prepare import prepare
 from steerable.jobs.reading import READER, finished, reading
 from steerable.jobs.run import Run
+from steerable.jobs.train import train
 from steerable.recipes.part import Part, build
 
 from .tiny import finish, tiny
@@ -352,7 +353,7 @@ def test_d7_runs_without_a_list_of_files_do_not_blame_the_pixels(folder):
 def test_d7_a_run_keeps_what_its_files_were(folder, tmp_path):
     recipe = tiny(4).model_copy(update={"data": part(folder)})
     splits, run = finished(reading(recipe.data)), Run(tmp_path / "run")
-    run.create(recipe, {**data_report(splits), "items": items_of(splits)})
+    list(train(prepare(recipe, run.path)))
     assert "items" not in run.data_report() and len(run.data_items()["train"]) == len(splits.train)
     assert prepare(recipe, run.path).resumes
     (folder / "b" / "é3.png").rename(folder / "b" / "zz.png")

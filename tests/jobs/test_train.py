@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -12,6 +13,7 @@ import steerable
 from steerable.core.errors import UserError
 from steerable.core.noise import Noise
 from steerable.core.types import Batch
+from steerable.datasets.digits import digits
 from steerable.jobs import checkpoint
 from steerable.jobs.feed import Order, drawn
 from steerable.jobs.plan import Plan, first_plan
@@ -124,18 +126,15 @@ def test_every_setting_of_the_recipe_is_free_or_refused(unbroken):
         assert bool(differences(old, new)) != free, path
 
 
-def test_changed_data_is_refused(unbroken, tmp_path):
-    import shutil
-
-    run = tmp_path / "run"
-    shutil.copytree(unbroken[0], run)
-    report = json.loads((run / "data-report.json").read_text())
-    report["fingerprint"]["train"] = "0" * 64
-    report["classes"]["3"]["train"] += 2
-    (run / "data-report.json").write_text(json.dumps(report))
+def test_changed_data_is_refused(unbroken):
+    splits = digits()
+    threes = (splits.train.cond["label"] == 3).nonzero()[:, 0]
+    kept = torch.ones(len(splits.train), dtype=torch.bool)
+    kept[threes[:2]] = False
+    fewer = dataclasses.replace(splits, train=splits.train.take(kept.nonzero()[:, 0]))
     with pytest.raises(UserError, match="3: ") as caught:
-        prepare(tiny(), run)
-    assert caught.value.exit_code == 3
+        prepare(tiny(), unbroken[0], splits=fewer)
+    assert caught.value.code == "E-DATA-CHANGED" and caught.value.exit_code == 3
 
 
 def test_diverged_numbers_stop_before_optimiser_and_ema(tmp_path):
@@ -209,19 +208,17 @@ def test_learning_rate_against_golden_values():
     fixed = first_plan(Training(budget="1000 iterations", cooldown=0.3), rate=1.0)
     assert (fixed.warmup, fixed.cooldown, fixed.total) == (50, 700, 1000)
     timed = first_plan(Training(budget="100s", cooldown=0.3), rate=10.0)
-    assert timed.total is None and not timed.done(10**6)
-    closed = timed.closing(650, left_seconds=30.0, rate=10.0)
-    assert (closed.cooldown, closed.total) == (650, 950) and closed.done(950)
+    assert timed.total is None and not timed.done(10**6, 99.9) and timed.done(1, 100.0)
+    assert [timed.factor(10**6, t) for t in (50, 70, 85, 97)] == pytest.approx([1, 1, 0.5, 0.1])
 
 
 def test_a_budget_of_time_ends_and_cools_down(tmp_path):
     recipe = tiny().with_set(["training.budget=2s"])
     steps = list(train(prepare(recipe, tmp_path / "run")))
     assert steps[-1].total == steps[-1].i
-    assert steps[0].total is None  # open at first: the speed is not known yet
-    falling = [s.lr for s in steps if s.total is not None]
-    assert falling == sorted(falling, reverse=True)
-    assert falling[-1] == pytest.approx(2e-3 / (len(falling) - 1)), "straight to zero"
+    assert all(s.total is None for s in steps[:-1]), "open: the clock decides"
+    falling = [s.lr for s in steps if s.share > 0.8]
+    assert len(falling) > 5 and falling[0] < 2e-3 and falling[-1] < 0.2 * 2e-3
 
 
 def test_order_is_a_fresh_permutation_an_epoch_whatever_the_batch():

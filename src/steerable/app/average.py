@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .console import result
+from .console import Bar, result
 from .options import Force, Json, Out, place
 
 __all__ = ["average"]
@@ -39,12 +39,15 @@ def average(
     """
     from steerable import api
     from steerable.jobs.averaging import FOLDER
+    from steerable.jobs.durable import counted
     from steerable.jobs.output import check_file
 
     name = f"model-{width:g}" + (f"-{at:g}" if at != 1 else "")
     target = out or run / f"{name}.safetensors"
     check_file(target, place(None, str(run), run / FOLDER, force=force), marks=[b'\\"ema_width\\"'])
     where = api.averaged(run, width, target, at=at)
+    for line in counted():
+        Bar().say(line)
     result(
         {"model": str(where), "width": width, "at": at}, as_json=json, lines=[f"model    {where}"]
     )

@@ -23,11 +23,14 @@ def compare(run_a: Path, run_b: Path, /, *, json: Json = False) -> int:
         Another one.
     """
     from steerable.jobs.compare import compare as job
+    from steerable.jobs.durable import counted
 
     bar, rows = Bar(), None
     for progress in job(run_a, run_b):
         bar.show(progress.done / progress.of, "comparing")
         rows = progress.rows
+    for line in counted():
+        bar.say(line)
     assert rows is not None
     lines = [f"a: {run_a}", f"b: {run_b}", f"{'measure':<12}{'a':>10}{'b':>10}{'b - a':>12}"]
     lines[-1] += "   95 % interval          better     n"

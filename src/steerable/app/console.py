@@ -97,10 +97,14 @@ class Bar:
         print(text, file=sys.stderr, flush=True)
 
 
-class Stop:
-    """SIGINT and SIGTERM as a flag, so that an iteration is finished and saved first.
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # where the system has them
 
-    A second signal leaves at once; what was saved before stays consistent.
+
+class Stop:
+    """The signals that end a program as a flag, so that an iteration is finished and saved first.
+
+    A second signal leaves at once; what was saved before stays consistent. A signal that whoever
+    started the program had ignored, as nohup does with SIGHUP, stays ignored.
     """
 
     def __init__(self) -> None:
@@ -109,8 +113,10 @@ class Stop:
         self._at_once = False
 
     def __enter__(self) -> Stop:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._old[number] = signal.signal(number, self._note)
+        for name in STOPPING:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                self._old[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -158,15 +158,16 @@ def report_of(run: Path, model: Model, found: Evaluation, budget: str = "30m") -
     """Write the report into the run folder; says where it is."""
     from importlib.util import find_spec
 
+    from steerable.jobs.durable import counted
     from steerable.jobs.report import write_numbers, write_report
 
     numbers = write_numbers(run, found)
     if found.sample is None:
-        return [f"numbers  {numbers}"]
+        return [f"numbers  {numbers}", *counted()]
     if find_spec("matplotlib") is None or find_spec("jinja2") is None:
-        return [f"numbers  {numbers}", 'no page: pip install "steerable[eval]"']
+        return [f"numbers  {numbers}", 'no page: pip install "steerable[eval]"', *counted()]
     proceed = f"steerable train --run {run} --budget {budget}"
-    return [f"report   {write_report(run, model, found, proceed=proceed)}"]
+    return [f"report   {write_report(run, model, found, proceed=proceed)}", *counted()]
 
 
 def run_evaluation(model: Model, against: str | None, recipe: Recipe, effort: Effort) -> Evaluation:

@@ -28,6 +28,7 @@ def train(
     preset: str | None = None,
     size: str | None = None,
     config: Path | None = None,
+    from_: Annotated[str | None, Parameter(name="--from")] = None,
     seed: Whole | None = None,
     set_: Annotated[Words, Parameter(name="--set")] = None,
     dry_run: Flag = False,
@@ -51,6 +52,8 @@ def train(
         Size of the network: xs, s, m, l, xl; chosen by the budget by default.
     config
         A recipe file to start from.
+    from_
+        A run folder or model file whose weights and recipe a new run begins with, at iteration 0.
     seed
         Seed of weights, order and noise; 0 by default.
     set_
@@ -62,15 +65,16 @@ def train(
     """
     from steerable import api
     from steerable.jobs.board import require_board
+    from steerable.jobs.start import Start
 
     if board:
         require_board()
 
     settings = list(set_ or []) + ([f"training.seed={seed}"] if seed is not None else [])
     where = run or Path("runs") / (Path(data).name if data else "run")
-    asked = api.Request(
-        data, where, preset, budget, size, settings, config, tuple(allow_code or ())
-    )
+    modules = tuple(allow_code or ())
+    start = None if from_ is None else Start.of(from_, allow_code=modules)
+    asked = api.Request(data, where, preset, budget, size, settings, config, modules, start)
     with Stop() as stop:
         with stop.at_once():
             splits = read(api.reading_for_run(asked))
@@ -115,9 +119,17 @@ def plan_lines(job: Prepared) -> list[str]:
         f"plan     budget {job.recipe.training.budget}: about {facts['iterations']} iterations of "
         f"{job.recipe.training.batch}, {duration(facts['seconds'])}; "
         f"lr {job.recipe.training.lr:g}",
-        *(f"scaled   {note}" for note in job.recipe.notes),
+        *(f"warning  {warning}" for warning in facts["warnings"]),
+        *(_note_text(note) for note in job.recipe.notes),
     ]
     return [*lines, f"run      {job.run}{' (resumes)' if job.resumes else ''}"]
+
+
+def _note_text(note: str) -> str:
+    """A note of the recipe: what a preset scaled, or where the first weights come from."""
+    from steerable.jobs.start import LINEAGE
+
+    return f"from     {note.removeprefix(LINEAGE)}" if LINEAGE in note else f"scaled   {note}"
 
 
 def _text(step: Iteration, batch: int) -> str:
@@ -135,6 +147,8 @@ def _event_text(event: dict[str, Any]) -> str:
         return f"iteration {event['iteration']}: held-out loss {ema:.4f} (EMA), {raw:.4f} (raw)"
     if event["event"] == "skipped":
         return f"iteration {event['iteration']}: update skipped, its numbers are not finite"
+    if event["event"] == "look_skipped":
+        return f"iteration {event['iteration']}: not looked at, {event['reason']}"
     if event["event"] == "accuracy":
         shares = ", ".join(f"{row['accuracy']:.2f}" for row in event["levels"])
         first, last = event["levels"][0]["t"], event["levels"][-1]["t"]
@@ -156,6 +170,15 @@ def _said(event: dict[str, Any], bar: Bar, log: Run) -> dict[str, Any]:
         bar.say(text)
         log.append("log.txt", text)
     return {"accuracy": event} if event["event"] == "accuracy" else {}
+
+
+def _nothing_to_do(job: Prepared) -> str:
+    """Why a run was left as it is."""
+    from steerable.jobs import checkpoint
+
+    count, budget = checkpoint.reached(job.run), job.recipe.training.budget
+    used = f"this run is finished already: it has {count} iterations, budget {budget} is used"
+    return f"{used}; nothing was changed, a longer --budget goes on"
 
 
 def run_training(job: Prepared, bar: Bar, stop: Stop, *, board: bool = False) -> dict[str, Any]:
@@ -191,11 +214,12 @@ def run_training(job: Prepared, bar: Bar, stop: Stop, *, board: bool = False) ->
     done = {"run": str(job.run), "model": str(job.run / "model.safetensors"), **job.facts, **known}
     if step is not None:
         done |= {"iterations": step.i, "images": step.images, "seconds": round(step.seconds, 1)}
+        done["lr"] = step.lr
         word = "finished" if step.i == step.total else "stopped"
         log.append("log.txt", f"{word}: {step.i} iterations, {step.images} pictures")
     else:
-        bar.say("this run is finished already; a longer --budget goes on")
+        bar.say(_nothing_to_do(job))
     odd = {name: count for name, count in durable.tally.items() if count}
-    if odd:
-        bar.say("warning  " + ", ".join(f"{count} {name}" for name, count in odd.items()))
+    for line in durable.counted():
+        bar.say(line)
     return {**done, "counters": odd}

@@ -42,8 +42,7 @@ CODES: dict[str, Fault] = {
 def visible(text: str) -> str:
     """The text with what steers a terminal or hides escaped: controls, line ends, bidi marks."""
     kept = "\u200c\u200d\u3000\xa0"  # joiners of scripts and of emoji, and wide spaces
-    shown = (c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
-    return "".join(shown)
+    return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
 
 
 class UserError(ValueError):

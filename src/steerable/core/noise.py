@@ -84,10 +84,7 @@ class Noise:
         return (_shifted(self._words(1)[:, 0], 12).to(torch.float64) + 0.5) * 2.0**-52
 
     def stratified(self, n: int) -> Tensor:
-        """Numbers in (0, 1), (n,), that split the unit interval evenly over the global batch.
-
-        The one draw that depends on the size of the global batch, by its nature.
-        """
+        """Numbers in (0, 1), (n,), even over the global batch; the one draw of its size."""
         return (self.place.to(torch.float64) + self.uniform(n)) / self.total
 
     def integers(self, n: int, high: int) -> Tensor:

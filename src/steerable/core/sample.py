@@ -91,8 +91,7 @@ def trajectory(
         for constraint in () if renoises else constraints:
             x = constraint(x, s, schedule, noise)
         if not bool(torch.isfinite(x.to(dtype)).all()):
-            where = f"sampling step {i + 1} of {len(times) - 1}"
-            do = "lower the guidance, or check the model"
+            where, do = f"sampling step {i + 1} of {len(times) - 1}", "lower the guidance"
             raise UserError("E-NUM", where=where, got="non-finite values", do=do)
         yield Moment(i + 1, float(s), x.to(dtype), x.to(dtype) if first is None else first)
         first = None

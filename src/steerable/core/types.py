@@ -17,9 +17,7 @@ __all__ = [
 
 def spread(value: Tensor, like: Tensor) -> Tensor:
     """Reshape per-item numbers () or (B,) so that they broadcast over `like` (B,*S)."""
-    if value.ndim == 0:
-        return value.to(like)
-    return value.to(like).reshape(-1, *[1] * (like.ndim - 1))
+    return value.to(like).reshape(-1, *[1] * (like.ndim - 1)) if value.ndim else value.to(like)
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,19 @@ def _until(files: Sequence[tuple[int, Path]], at: float) -> Sequence[tuple[int, 
     return [(iteration, path) for iteration, path in files if iteration <= last]
 
 
+def _stored(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """A snapshot; None, with a count, if it is damaged: the others do without it."""
+    try:
+        tensors, about = store.open_model(path)
+    except UserError:
+        about = {}
+    kinds = {"updates": int, "iteration": int, "width": float}
+    if all(type(about.get(key)) is kind for key, kind in kinds.items()):
+        return tensors, about
+    durable.tally["damaged snapshots passed over"] += 1
+    return None
+
+
 def recombined(
     run: Path, width: float, *, at: float = 1.0
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -189,7 +202,7 @@ def recombined(
 
     Raises:
         UserError: E-LIMIT for a width that the snapshots cannot tell, or a moment that is none,
-            E-CONFIG if there are none, E-CKPT-* if one is damaged.
+            E-CONFIG if there are none, E-CKPT-HASH if all of them are damaged.
     """
     low, high = WIDTHS
     if not low <= width <= high:
@@ -204,8 +217,15 @@ def recombined(
         got, do = "no snapshots", "train a run with --set training.ema_kind=power"
         raise UserError("E-CONFIG", where=run.name, got=got, takes="a run that keeps them", do=do)
     files = _until(files, at)
-    stored = [store.open_model(path) for _, path in files]
-    tracks = [(int(about["updates"]), gamma_of(about["width"])) for _, about in stored]
+    stored = [found for _, path in files if (found := _stored(path)) is not None]
+    if not stored:
+        got = f"{len(files)} snapshots, all damaged"
+        raise UserError("E-CKPT-HASH", where=run.name, got=got, do="take another moment with --at")
+    shapes = [{name: value.shape for name, value in tensors.items()} for tensors, _ in stored]
+    if any(shape != shapes[-1] for shape in shapes):
+        got, takes = "snapshots of different networks", "those of one run"
+        raise UserError("E-CKPT-ARCH", where=run.name, got=got, takes=takes)
+    tracks = [(about["updates"], gamma_of(about["width"])) for _, about in stored]
     updates = max(k for k, _ in tracks)
     factors = coefficients(tracks, updates, gamma_of(width))
     sums: dict[str, Tensor] = {}
@@ -213,7 +233,8 @@ def recombined(
         for name, value in tensors.items():
             part = float(factor) * value.to(torch.float64)
             sums[name] = sums[name] + part if name in sums else part
-    facts = {"ema_width": width, "updates": updates, "iterations": files[-1][0]}
+    iterations = max(about["iteration"] for _, about in stored)
+    facts = {"ema_width": width, "updates": updates, "iterations": iterations}
     return {name: value.to(torch.float32) for name, value in sums.items()}, facts
 
 

@@ -6,7 +6,8 @@ it, so that a resumed run, whose record was cut back, shows each iteration once.
 
 from __future__ import annotations
 
-import json
+import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 from steerable.core.errors import UserError
 
 from . import durable
-from .watch import RECORD, preview_file
+from .beside import RECORD, mend_folder, parsed, sound
+from .watch import preview_file
 
 __all__ = ["Board", "require_board"]
 
@@ -49,6 +51,7 @@ class Board:
 
     def __init__(self, run: Path) -> None:
         writer = require_board()
+        mend_folder(run / FOLDER)
         durable.folder(run / FOLDER)
         for old in (run / FOLDER).glob("events.out.tfevents.*"):
             durable.remove(old)
@@ -59,7 +62,7 @@ class Board:
     def follow(self) -> None:
         """Show what the record has more than the board."""
         path = self.run / RECORD
-        if not path.is_file() or path.stat().st_size == self._read:
+        if not path.is_file() or path.stat().st_size <= self._read:
             return
         with path.open("rb") as file:
             file.seek(self._read)
@@ -67,7 +70,9 @@ class Board:
         whole = new[: new.rfind(b"\n") + 1]  # a line may be half written
         self._read += len(whole)
         for line in whole.splitlines():
-            self._show(json.loads(line))
+            record = parsed(line)
+            if record is not None and sound(record):
+                self._show(record)
 
     def _show(self, record: Mapping[str, Any]) -> None:
         i = int(record["iteration"])
@@ -77,7 +82,9 @@ class Board:
             text = f"{record['sentence']}. {record['advice']}"
             self._writer.add_text(f"trouble/{record['kind']}", text, i)
         if record.get("event") == "validation" and preview_file(self.run, i).is_file():
-            self._writer.add_image("preview", _picture(preview_file(self.run, i)), i)
+            picture = _picture(preview_file(self.run, i))
+            if picture is not None:
+                self._writer.add_image("preview", picture, i)
 
     def close(self) -> None:
         """Show the rest and leave the files whole."""
@@ -99,9 +106,14 @@ def numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _picture(path: Path) -> Any:
-    """A picture file as (3,H,W) uint8."""
+    """A picture file as (3,H,W) uint8; None, with a count, if it is damaged."""
     import numpy as np
     from PIL import Image
 
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    faults = (OSError, SyntaxError, ValueError, struct.error, zlib.error)
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    except (*faults, Image.DecompressionBombError):
+        durable.tally["damaged previews passed over"] += 1
+        return None

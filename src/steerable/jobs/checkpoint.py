@@ -24,7 +24,7 @@ from steerable.core.errors import UserError
 from steerable.jobs import durable
 from steerable.recipes.store import pack, plain_json, strict_json, unpack
 
-__all__ = ["Checkpoint", "load", "newest", "save"]
+__all__ = ["Checkpoint", "any_left", "facts", "load", "newest", "reached", "save"]
 
 SCHEMA = 1
 PARTS = ("model", "ema", "optimiser", "narrow", "uncertainty")
@@ -139,8 +139,43 @@ def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
     if skipped:
         got, kept = "no checkpoint is whole: " + "; ".join(skipped), "the files as they are"
         do = "copy the checkpoints from a backup, or start in a new run folder"
+        if (run / "model.safetensors").exists():
+            do += f"; a new run from the model's weights: --from {run} --run NEW"
         raise UserError("E-CKPT-HASH", where=f"run {run.name}", got=got, kept=kept, do=do)
     return None, skipped
+
+
+def reached(run: Path) -> int | None:
+    """Iterations of the newest checkpoint by its name; None without one."""
+    return next((_number(path) for path in _named(run)), None)
+
+
+def any_left(run: Path) -> bool:
+    """Whether there is a checkpoint, whole or not, or one whose replacement was cut short."""
+    folder = run / "checkpoints"
+    if not folder.is_dir():
+        return os.path.lexists(folder)
+    return bool(_named(run)) or any(".old-" in path.name for path in folder.glob(".iter-*"))
+
+
+def facts(run: Path) -> dict[str, Any]:
+    """The facts of the newest checkpoint whose manifest can be trusted; none without one.
+
+    The weights are not read.
+    """
+    for path in _named(run):
+        try:
+            at = os.open(path, _PLAIN | os.O_DIRECTORY)
+        except OSError:
+            continue  # `newest` says what is wrong with it
+        try:
+            names = set(os.listdir(at))  # noqa: PTH208  (a descriptor)
+            return dict(_manifest(_sealed(at, path, names), path)["facts"])
+        except UserError:
+            continue
+        finally:
+            os.close(at)
+    return {}
 
 
 def _parse(path: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Checkpoint:
@@ -219,9 +254,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise _unreadable(path, "", error) from error
     try:
         names = set(os.listdir(at))  # noqa: PTH208  (a descriptor)
-        sealed = _bytes(at, path, MANIFEST, names)
-        if _bytes(at, path, SEAL, names) != _seal(sealed):
-            raise _damaged(path, f"{MANIFEST} and {SEAL} do not match")
+        sealed = _sealed(at, path, names)
         manifest = _manifest(sealed, path)
         expected = {*manifest["files"], MANIFEST, SEAL}
         if names != expected:
@@ -235,6 +268,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         return manifest, files
     finally:
         os.close(at)
+
+
+def _sealed(at: int, path: Path, names: set[str]) -> bytes:
+    """The manifest, once its own hash was checked."""
+    sealed = _bytes(at, path, MANIFEST, names)
+    if _bytes(at, path, SEAL, names) != _seal(sealed):
+        raise _damaged(path, f"{MANIFEST} and {SEAL} do not match")
+    return sealed
 
 
 def _bytes(at: int, path: Path, name: str, names: set[str], *, size: int | None = None) -> bytes:

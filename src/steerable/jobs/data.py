@@ -21,7 +21,7 @@ from .run import Run
 
 __all__ = [
     "compare", "data_part", "data_report", "fingerprint", "items_of", "known_to", "own_reading",
-    "own_splits", "part_again", "reader_of", "reading_for", "splits_for",
+    "own_splits", "part_again", "reader_of", "reading_for", "sound_report", "splits_for",
 ]  # fmt: skip
 
 
@@ -99,9 +99,9 @@ def own_splits(model: Model, splits: Splits, given: bool) -> Splits | None:
 def own_reading(model: Model, splits: Splits, given: bool) -> Iterator[Reading]:
     """`own_splits` step by step; the last step holds the data, or none if it is not at hand."""
     run = Run(model.path.parent, model.recipe.trusted)
+    known = (run.data_report() or {}) if given and run.recipe() is not None else {}
     if not given or (
-        run.recipe() is not None
-        and run.data_report().get("fingerprint", {}).get("train") == fingerprint(splits.train)
+        sound_report(known) and known["fingerprint"]["train"] == fingerprint(splits.train)
     ):
         yield Reading("pictures", 1, 1, splits)
         return
@@ -208,6 +208,18 @@ def items_of(splits: Splits) -> dict[str, dict[str, str]]:
         }
         for part, data in parts.items()
     }
+
+
+def sound_report(report: Mapping[str, Any]) -> bool:
+    """Whether a report that was read from disk holds what its readers count on."""
+    prints, classes = report.get("fingerprint"), report.get("classes")
+    if not isinstance(prints, dict) or not isinstance(classes, dict):
+        return False
+    rows = [row if isinstance(row, dict) else {} for row in classes.values()]
+    counts = [row.get(part) for row in rows for part in ("train", "held_out")]
+    whole = all(type(count) is int for count in counts)
+    texts = all(isinstance(prints.get(part), str) for part in ("train", "held_out"))
+    return whole and texts and isinstance(report.get("conditions", {}), dict)
 
 
 def compare(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:

@@ -23,15 +23,19 @@ from steerable.jobs.disk import FULL, PASSING, Disk, fault, started
 
 __all__ = [
     "append",
+    "counted",
     "cut",
     "disk",
     "folder",
     "is_temporary",
+    "free_name",
     "lock",
     "probe",
     "publish",
     "remove",
+    "rename",
     "require",
+    "set_aside",
     "sweep",
     "tally",
     "unlock",
@@ -178,6 +182,50 @@ def remove(directory: Path) -> None:
     _attempt(lambda: _erase(aside), directory, kept="everything else")
 
 
+def rename(path: Path, target: Path) -> None:
+    """Give a file or a folder another name in the same folder, durably.
+
+    Raises:
+        UserError: E-DISK; it has the old name or the new one.
+    """
+
+    def once() -> None:
+        if os.path.lexists(path):  # else only the sync is to be repeated
+            disk.rename(path, target)
+        _sync(path.parent)
+
+    _attempt(once, path, kept="the file as it is")
+
+
+def free_name(path: Path) -> Path:
+    """The path, or if something lies there the first of NAME-2, NAME-3, ... that is free."""
+    for number in itertools.count(2):
+        if not os.path.lexists(path):
+            return path
+        stem = path.stem if number == 2 else path.stem.rpartition("-")[0]
+        path = path.with_name(f"{stem}-{number}{path.suffix}")
+    raise AssertionError("unreachable: the numbers do not end")
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what is damaged to NAME.damaged-1, or the next number that is free, and count it.
+
+    Call it under the lease. Returns the new path.
+
+    Raises:
+        UserError: E-DISK if the folder cannot be changed.
+    """
+    numbers = itertools.count(1)
+    aside = next(
+        other
+        for number in numbers
+        if not os.path.lexists(other := path.with_name(f"{path.name}.damaged-{number}"))
+    )
+    rename(path, aside)
+    tally[f"damaged {path.name} set aside as {aside.name}"] += 1
+    return aside
+
+
 def folder(path: Path) -> None:
     """Make a folder and its missing parents, durably; one that exists is fine."""
 
@@ -219,6 +267,12 @@ def cut(path: Path, keep: Callable[[str], bool]) -> int:
     if len(kept) < len(lines):
         write(path, b"".join(kept))
     return len(lines) - len(kept)
+
+
+def counted() -> list[str]:
+    """What was counted so far in one line for people; none if there was nothing."""
+    odd = [f"{count} {name}" for name, count in tally.items() if count]
+    return ["warning  " + ", ".join(odd)] if odd else []
 
 
 def require(path: Path, need: int) -> None:

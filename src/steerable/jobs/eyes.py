@@ -20,12 +20,15 @@ from steerable.nn.extraction import Extractor
 from steerable.recipes.part import find
 
 from . import durable
+from .beside import object_in
 from .data import fingerprint
 from .features import cache_folder, features_of
 from .judge import Judge, judge_bytes, read_judge, shipped_judge
 from .judged import judge_for
 
-__all__ = ["Eyes", "eyes_for"]
+__all__ = ["Eyes", "eyes_for", "kept_judge"]
+
+JUDGE, NOTE = "judge.safetensors", "judge.json"
 
 
 @dataclass(frozen=True)
@@ -84,20 +87,36 @@ def _judge(splits: Splits, folder: Path | None) -> Judge:
     judge = shipped_judge(splits.train.spec)
     if judge is not None:
         return judge
-    kept = None if folder is None else folder / "judge.safetensors"
     of = fingerprint(splits.train)
-    if kept is not None:
-        note = kept.with_suffix(".json")
-        if kept.is_file() and note.is_file():
-            told = json.loads(note.read_text(encoding="utf-8"))
-            if told["data"] == of:
-                return read_judge(kept.read_bytes(), sha256=told["file"])
+    judge = None if folder is None else kept_judge(folder, of)
+    if judge is not None:
+        return judge
     judge = judge_for(splits)
-    if kept is not None:
+    if folder is not None:
         data = judge_bytes(judge)
-        durable.folder(kept.parent)
-        durable.write(kept, data)
+        durable.folder(folder)
         told = {"data": of, "file": hashlib.sha256(data).hexdigest()}
-        plain = json.dumps(told, indent=1, sort_keys=True)
-        durable.write(kept.with_suffix(".json"), plain.encode() + b"\n")
+        plain = json.dumps(told, indent=1, sort_keys=True).encode() + b"\n"
+        for name, content in ((JUDGE, data), (NOTE, plain)):
+            if (folder / name).exists() and not (folder / name).is_file():
+                durable.set_aside(folder / name)
+            durable.write(folder / name, content)
     return judge
+
+
+def kept_judge(folder: Path, of: str) -> Judge | None:
+    """The judge that a folder keeps for data of a fingerprint.
+
+    A damaged one is as good as none: it is counted, and the next one takes its place.
+    """
+    file = folder / JUDGE
+    if not file.is_file() or not (folder / NOTE).exists():
+        return None
+    told = object_in(folder / NOTE)
+    if told is None or told.get("data") != of:
+        return None
+    try:
+        return read_judge(file.read_bytes(), sha256=str(told.get("file")))
+    except (UserError, OSError):
+        durable.tally[f"damaged {JUDGE} passed over"] += 1
+        return None

@@ -63,10 +63,33 @@ def read_items(folder: Path) -> tuple[dict[str, Any], Items]:
         raise UserError("E-EVAL", where=str(folder.parent), got="no evaluation", do=do)
     try:
         told = json.loads(report.read_text(encoding="utf-8"))
-        return told, Items(**load((folder / NAME).read_bytes()))
-    except (ValueError, TypeError, SafetensorError) as error:
+        return _sound(told), _whole(Items(**load((folder / NAME).read_bytes())))
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         got, do = f"an evaluation that cannot be read: {error}", "evaluate it again"
         raise UserError("E-CKPT-HEADER", where=str(folder), got=got, do=do) from error
+
+
+def _sound(told: Any) -> dict[str, Any]:
+    """The report, once its parts have the form that they are compared by."""
+    groups = ("settings", "reference", "extractor", "judge")
+    if not isinstance(told, dict):
+        raise ValueError("a report that is no JSON object")
+    for group in groups:
+        if not isinstance(told.get(group) or {}, dict):
+            raise ValueError(f"its {group} are no JSON object")
+    return told
+
+
+def _whole(items: Items) -> Items:
+    """The items, once their shapes fit together."""
+    fakes, reals = items.fakes, items.reals
+    sizes = {"wanted": len(fakes), "predicted": len(fakes), "labels": len(reals)}
+    fits = fakes.ndim == reals.ndim == 2 and fakes.shape[1] == reals.shape[1]
+    fits &= all(getattr(items, name).shape == (size,) for name, size in sizes.items())
+    fits &= fakes.is_floating_point() and reals.is_floating_point()
+    if not fits or not bool(fakes.isfinite().all()) or not bool(reals.isfinite().all()):
+        raise ValueError(f"{NAME} does not hold what an evaluation sees")
+    return items
 
 
 def paired(one: Items, other: Items) -> bool:

@@ -61,8 +61,14 @@ class Lease:
         key = (os.getpid(), self.run.resolve())
         if key in _held:
             raise self._busy(key[0])
+        lock = self.run / "lease.lock"
+        if lock.is_dir() or lock.is_symlink():  # nobody can hold the lock of these
+            durable.set_aside(lock)
         self._lock = self._wait_for_lock()
         try:
+            card = self.run / "lease.json"
+            if card.exists() and not card.is_file():
+                durable.set_aside(card)
             owner = self._read()
             if owner is not None and _lives(owner):
                 raise self._busy(owner["pid"])
@@ -135,14 +141,16 @@ class Lease:
         """The lease on disk; None when there is none or a power cut left a torso."""
         try:
             card = json.loads((self.run / "lease.json").read_bytes())
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
             return None
         except OSError as error:
             raise fault(error, self.run / "lease.json", need=0, free=0, kept="") from error
         kinds = {"pid": int, "started": int, "boot": str, "space": str, "heartbeat": (int, float)}
         if not isinstance(card, dict):
             return None
-        return card if all(isinstance(card.get(k), kind) for k, kind in kinds.items()) else None
+        whole = all(isinstance(card.get(k), kind) for k, kind in kinds.items())
+        # Numbers that no process and no clock ever had are a torso too.
+        return card if whole and 0 < card["pid"] < 2**31 and abs(card["heartbeat"]) < 1e12 else None
 
     def _busy(self, pid: int | None) -> UserError:
         who = "another process" if pid is None else f"process {pid}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from steerable.core.errors import UserError
@@ -15,9 +16,10 @@ from steerable.recipes.recipe import Recipe, checked, from_yaml
 from steerable.recipes.sizing import size_of
 
 from .data import data_part, part_again, reader_of
-from .prepare import Prepared, prepare
+from .prepare import Prepared, known_of, prepare
 from .reading import READER, Reading, finished, reading
 from .run import Run
+from .start import Start
 
 __all__ = [
     "Request", "prepared_with", "reading_for", "recipe", "with_own_settings",
@@ -85,6 +87,8 @@ class Request:
         config: A recipe file to start from.
         allow_code: Modules of your own whose parts the recipe of a run folder may name, beside
             those that `settings` and `config` name.
+        start: Weights that a new run begins with.
+        began: When the work began, by the monotonic clock: a budget of time counts from then on.
     """
 
     data: str | None
@@ -95,16 +99,23 @@ class Request:
     settings: Sequence[str] = ()
     config: str | Path | None = None
     allow_code: str | Collection[str] = ()
+    start: Start | None = None
+    began: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
         """Check what needs no data to be checked.
 
         Raises:
-            UserError: E-CONFIG for a preset or a size that there is not, or with a recipe file.
+            UserError: E-CONFIG for a preset or a size that there is not, or with a recipe file or a
+                model, which have their own.
         """
-        if self.config is not None and (self.preset is not None or self.size is not None):
-            got = "a recipe file with a preset or a size"
-            raise UserError("E-CONFIG", where="config", got=got, takes="one of them")
+        given = [name for name in ("config", "start") if getattr(self, name) is not None]
+        sized = self.preset is not None or self.size is not None
+        if len(given) > 1 or (given and sized):
+            what = {"config": "a recipe file", "start": "a model, which has its own,"}[given[0]]
+            got = "both of them" if len(given) > 1 else f"{what} with a preset or a size"
+            where = "--config and --from" if len(given) > 1 else given[0]
+            raise UserError("E-CONFIG", where=where, got=got, takes="one of them")
         if self.preset is not None:
             find_preset(self.preset)
         if self.size is not None and self.size != "auto":
@@ -116,7 +127,12 @@ class Request:
         Raises:
             UserError: E-CONFIG for settings that are wrong, or without any data.
         """
-        base = self._own() or self.folder().recipe()
+        old = self.folder().recipe()
+        base = self._own() or old
+        if self.start is not None:
+            if old is not None:
+                self.start.check_same(old, Path(self.run))
+            base = old or self.start.base(self.data, self.budget)
         if base is None:
             if self.data is None:
                 takes = "DATA or a recipe file"
@@ -157,7 +173,7 @@ def reading_for(request: Request) -> Iterator[Reading]:
     _, part, _ = request.base()
     old = request.folder()
     began = old.recipe() is not None  # then it goes on as it began
-    yield from reading(part, reader=reader_of(old.data_report()) if began else READER)
+    yield from reading(part, reader=reader_of(known_of(old)) if began else READER)
 
 
 def prepared_with(request: Request, splits: Splits) -> Prepared:
@@ -176,11 +192,12 @@ def prepared_with(request: Request, splits: Splits) -> Prepared:
     if base is None:
         spec = splits.train.spec
         made = _recipe(part, spec, preset or "flow", budget or "10m", size or "auto", rest)
-        return prepare(made, request.run, splits=splits)
+        return prepare(made, request.run, splits=splits, began=request.began)
     changes = [f"training.budget={budget}"] if budget else []
     made = base.with_set([*changes, *rest])
     _asked_again(made, splits.train.spec, preset, size, rest, str(request.run))
-    return prepare(made, request.run, splits=splits)
+    more = {"start": request.start, "began": request.began}
+    return prepare(made, request.run, splits=splits, **more)
 
 
 def _asked_again(

@@ -14,6 +14,8 @@ from typing import Any
 from steerable.core.errors import UserError
 
 from . import durable
+from .beside import object_in
+from .data import sound_report
 from .evaluate import Evaluation
 from .items import write_items
 from .lettering import plain_log, plot_text
@@ -229,9 +231,11 @@ def _nearest(found: Evaluation) -> str:
 def _sweep(run: Path) -> dict[str, str] | None:
     """The curves of the latest sweep of the run that has some."""
     for curves in sorted(run.glob("samples/sweep-*/curves.png"), reverse=True):
-        facts = json.loads((curves.parent / "sweep.json").read_text(encoding="utf-8"))
-        name = curves.parent.name
-        return {"name": name, "best": facts["best"], "curves": _inline(curves.read_bytes())}
+        facts = object_in(curves.parent / "sweep.json")
+        if facts is None or not isinstance(facts.get("best"), str) or not curves.is_file():
+            continue
+        picture = curves.read_bytes()
+        return {"name": curves.parent.name, "best": facts["best"], "curves": _inline(picture)}
     return None
 
 
@@ -262,11 +266,12 @@ def _classes(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _record(run: Path) -> dict[str, Any]:
-    """The record of the data of the run, with what is wrong with it as a warning."""
-    try:
-        return Run(run).data_report()
-    except UserError as error:
-        return {"warnings": [f"the record of the data cannot be read: {error}"]}
+    """The record of the data of the run, with a warning where it is damaged."""
+    report = Run(run).data_report()
+    if report is None:
+        there = (run / "data-report.json").exists()
+        return {"warnings": ["data-report.json cannot be read"] if there else []}
+    return report if sound_report(report) else {"warnings": ["data-report.json is damaged"]}
 
 
 def _data(run: Path, model: Model) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from steerable.recipes.origin import artefact
 from steerable.recipes.recipe import MAX_BYTES, Recipe, from_yaml
 
 from . import durable
+from .beside import object_in
 from .model import versions
 
-__all__ = ["Run", "data_folder", "environment"]
+__all__ = ["Run", "changed", "data_folder", "differences", "environment", "refuse_changes"]
 
 # Settings that may differ between the sessions of one run: they do not touch what was learnt.
 FREE = (
@@ -34,6 +36,7 @@ FREE = (
     "notes",  # say what a budget scaled, no setting of their own
 )
 
+KEPT = "everything in the folder, as it is"
 OWN = ("lease.json", "lease.lock", "log.txt", "checkpoints", "samples")  # may lie there before
 
 
@@ -72,13 +75,44 @@ def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
 
 def differences(old: Recipe, new: Recipe) -> list[tuple[str, Any, Any]]:
     """Paths whose values differ and matter, with the old and the new value."""
-    before, after = _leaves(old.plain()), _leaves(new.plain())
-    paths = [p for p in sorted({*before, *after}) if before.get(p) != after.get(p)]
+    return changed(old.plain(), new.plain(), also_new=True)
+
+
+def changed(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, also_new: bool = False
+) -> list[tuple[str, Any, Any]]:
+    """`differences` of recipes as plain data.
+
+    Args:
+        old: One recipe.
+        new: The other one.
+        also_new: Count paths that `old` does not have, such as settings of a later version.
+    """
+    before, after = _leaves(old), _leaves(new)
+    paths = sorted({*before, *after} if also_new else before)
+    paths = [p for p in paths if before.get(p) != after.get(p)]
     return [
         (p, before.get(p), after.get(p))
         for p in paths
         if not any(p == free or p.startswith(f"{free}.") for free in FREE)
     ]
+
+
+def refuse_changes(found: list[tuple[str, Any, Any]], where: str) -> None:
+    """Refuse to go on with another recipe.
+
+    Raises:
+        UserError: E-CONFIG-DIFF if there are differences.
+    """
+    if not found:
+        return
+    raise UserError(
+        "E-CONFIG-DIFF",
+        where=where,
+        got="; ".join(f"{p}: {a!r} -> {b!r}" for p, a, b in found[:8]),
+        kept="the run as it is",
+        do="choose another --run folder, or repeat the first command",
+    )
 
 
 @dataclass(frozen=True)
@@ -97,24 +131,34 @@ class Run:
         """The recipe that the folder was made with, if it was made.
 
         Raises:
-            UserError: E-CONFIG if it is damaged, E-CKPT-PICKLE if it names code without leave.
+            UserError: E-CONFIG if it cannot be read, E-CKPT-PICKLE if it names code without leave.
         """
         file = self.path / "recipe.yaml"
         origin = artefact(f"{self.path.name}/{file.name}", self.allow_code)
-        return from_yaml(file, origin) if file.is_file() else None
-
-    def data_report(self) -> dict[str, Any]:
-        """The report of the data that the run started with.
-
-        Raises:
-            UserError: E-CONFIG if the folder has lost it.
-        """
-        file = self.path / "data-report.json"
         try:
-            return json.loads(plain_bytes(file).decode("utf-8"))
-        except (OSError, ValueError) as error:
-            do = "copy it from a backup, or start a new run"
-            raise UserError("E-CONFIG", where=str(file), got=str(error), do=do) from error
+            return from_yaml(file, origin) if os.path.lexists(file) else None
+        except UserError as error:
+            if error.code == "E-CKPT-PICKLE":
+                raise
+            if error.where != file.name:
+                do = f"mend {file.name}, or put it back from a backup"
+                raise UserError(
+                    "E-CONFIG",
+                    where=f"{file}, {error.where}",
+                    got=error.got,
+                    takes=error.takes,
+                    kept=KEPT,
+                    do=do,
+                ) from error
+            do = f"put it back from a backup; `steerable info {self.path}` prints the model's own"
+            got, takes = error.got, error.takes
+            raise UserError(
+                "E-CONFIG", where=str(file), got=got, takes=takes, kept=KEPT, do=do
+            ) from error
+
+    def data_report(self) -> dict[str, Any] | None:
+        """The report of the data that the run started with; None if it is lost or damaged."""
+        return object_in(self.path / "data-report.json")
 
     def data_items(self) -> dict[str, Any]:
         """What was in every file of that data; empty where an older version wrote the run."""
@@ -139,33 +183,37 @@ class Run:
             raise UserError("E-CONFIG", where=str(self.path), got="a file", takes="a folder")
         old = self.recipe()
         if old is None:
+            self._refuse_torso()
             foreign = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
             foreign = [n for n in foreign if n not in OWN and n[0] != "."]
             if foreign:
                 got = f"a folder that is not a run (holds {foreign[0]})"
                 raise UserError("E-CONFIG", where=str(self.path), got=got, do="choose a new folder")
             return False
-        changed = differences(old, recipe)
-        if changed:
-            table = "; ".join(f"{p}: {a!r} -> {b!r}" for p, a, b in changed[:8])
-            raise UserError(
-                "E-CONFIG-DIFF",
-                where=str(self.path),
-                got=table,
-                kept="the run as it is",
-                do="choose another --run folder, or repeat the first command",
-            )
+        refuse_changes(differences(old, recipe), str(self.path))
         return True
 
-    def create(self, recipe: Recipe, report: Mapping[str, Any]) -> None:
-        """Make the folder and write what is fixed at the start."""
-        for name in ("samples", "checkpoints"):
-            durable.folder(self.path / name)
-        self.write_json("data-report.json", {k: v for k, v in report.items() if k != "items"})
-        if any(report.get("items", {}).values()):
-            self.write_json("data-items.json", report["items"])
-        self.write_json("environment.json", environment())
-        self.keep(recipe)
+    def _refuse_torso(self) -> None:
+        """Refuse a folder that has lost its recipe.
+
+        Raises:
+            UserError: E-CONFIG.
+        """
+        folder = self.path / "checkpoints"
+        found = next(folder.glob("iter-*"), None) if folder.is_dir() else None
+        model = self.path / "model.safetensors"
+        there = [path.name for path in (found, model) if path is not None and path.exists()]
+        if not there:
+            return
+        do = "put recipe.yaml back from a backup, or choose another --run folder"
+        if model.exists():
+            do += f"; a new run from its weights: --from {model} --run NEW"
+        got = f"{' and '.join(there)}, but no recipe.yaml"
+        raise UserError("E-CONFIG", where=str(self.path), got=got, kept=KEPT, do=do)
+
+    def environment(self, source: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What the run is computed with, and where its first weights come from."""
+        return {**environment(), **({"from": dict(source)} if source else {})}
 
     def keep(self, recipe: Recipe) -> None:
         """Write the recipe, in which what is free may have changed since the last session."""

@@ -6,9 +6,8 @@ Nothing here draws from a generator that training draws from.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from steerable.recipes.assembly import Network
 from steerable.recipes.recipe import Recipe
 
 from . import durable
-from .checks import Checks
+from .beside import RECORD, records_in, sound
+from .checks import FORWARDS, Checks
 from .classified import by_level
 from .objective import loss_at
 from .pictures import bytes_of, labelled_grid, png
@@ -36,6 +36,7 @@ from .wish import Wish
 __all__ = [
     "RECORD",
     "Watch",
+    "look_cost",
     "milestone",
     "preview",
     "preview_file",
@@ -45,8 +46,8 @@ __all__ = [
     "validation_loss",
 ]
 
-RECORD = "metrics.jsonl"
 FIRST = 50  # iterations; samples of less are noise
+VALIDATION = 512  # held-out items whose loss is measured
 SEED = 20_240_101  # of every validation and preview, so that only the weights change
 
 
@@ -76,16 +77,25 @@ def preview_file(run: Path, i: int) -> Path:
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    """The lines of the record of a run, none if there is no record yet."""
-    if not (run / RECORD).is_file():
-        return []
-    lines = (run / RECORD).read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The sound lines of the record of a run, none if there is no record yet."""
+    return records_in(run / RECORD, sound)
 
 
 def troubles_of(run: Path) -> list[dict[str, Any]]:
     """What was said to go wrong in a run, in the order of its beginning."""
     return [record for record in records(run) if record.get("event") == "trouble"]
+
+
+def look_cost(job: Prepared) -> float:
+    """About what a look costs, in training iterations, before one has been made.
+
+    Counted in forward passes of one item: the validation loss of two networks, a preview of both,
+    and a check, with four calls a step, as a sampler of second order with guidance makes.
+    """
+    losses = 2 * min(VALIDATION, len(job.splits.held_out))
+    pictures = 20 + (64 if job.recipe.training.checks == "auto" else 0)
+    forwards = losses + pictures * 4 * job.recipe.sampler.steps
+    return forwards / (FORWARDS * job.recipe.training.batch)
 
 
 class Watch:
@@ -117,11 +127,19 @@ class Watch:
         loss = validation_loss(net, self.job.splits.held_out)
         self.note({"event": "start", "iteration": 0, "validation_loss_raw": loss})
 
-    def look(self, state: State) -> list[dict[str, Any]]:
-        """At milestones and at the end the validation loss, the pictures and a check."""
+    def look(self, state: State, pays: Callable[[], bool]) -> list[dict[str, Any]]:
+        """At milestones and at the end the validation loss, the pictures and a check.
+
+        Args:
+            state: The state of the training.
+            pays: Whether the budget of time pays for looking now.
+        """
         events: list[dict[str, Any]] = []
-        i, done = state.iteration, state.plan.done(state.iteration)
-        if milestone(i) or done:
+        i, due = state.iteration, milestone(state.iteration) or state.over
+        if due and not pays():
+            skipped = {"event": "look_skipped", "iteration": i, "reason": "no time is left for it"}
+            events.append(self.note(skipped))
+        elif due:
             held_out = self.job.splits.held_out
             losses = {
                 "event": "validation",
@@ -156,7 +174,7 @@ class Watch:
 
 
 @torch.no_grad()
-def validation_loss(net: Network, held_out: Dataset, *, items: int = 512) -> float:
+def validation_loss(net: Network, held_out: Dataset, *, items: int = VALIDATION) -> float:
     """Mean loss of held-out items at fixed times and noise, in eval mode."""
     was_training = net.training
     net.eval()

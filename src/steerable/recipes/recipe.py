@@ -323,13 +323,15 @@ def from_yaml(path: Path, origin: Origin | None = None) -> Recipe:
     takes = "a recipe in YAML"
     try:
         text = plain_bytes(path)
-        if len(text) > MAX_BYTES:
-            got = f"{len(text):,} bytes"
-            raise UserError("E-CONFIG", where=path.name, got=got, takes=f"up to {MAX_BYTES:,}")
-        tree = yaml.safe_load(text.decode("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        got = str(getattr(error, "strerror", None) or error).splitlines()[0]
+        tree = yaml.safe_load(text.decode("utf-8")) if len(text) <= MAX_BYTES else None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        # An impossible date is a ValueError, as is a text that is not UTF-8.
+        told = str(getattr(error, "strerror", None) or error).splitlines()
+        got = told[0] if told else type(error).__name__
         raise UserError("E-CONFIG", where=path.name, got=got, takes=takes) from error
+    if len(text) > MAX_BYTES:
+        got, takes = f"{len(text):,} bytes", f"up to {MAX_BYTES:,}"
+        raise UserError("E-CONFIG", where=path.name, got=got, takes=takes)
     if not isinstance(tree, Mapping):
         raise UserError("E-CONFIG", where=path.name, got="no recipe", takes=takes)
     if _values(tree) > MAX_VALUES:  # references to references can mean more than a file is long

@@ -57,9 +57,8 @@ class Training(BaseModel):
     lr: float = Field(2e-3, gt=0, le=1)
     schedule: Literal["cooldown", "constant", "cosine", "linear", "step", "exponential"] = Field(
         "cooldown",
-        description="how lr falls after the warm-up; under a budget of time, cosine and linear fix "
-        "the number of iterations at the start from the measured speed, so that a machine that "
-        "slows down costs time; the others keep to the time",
+        description="how lr falls after the warm-up; under a budget of time cooldown, cosine and "
+        "linear follow the clock, so that a machine that slows down costs iterations and no time",
     )
     warmup: int = Field(100, ge=0, description="iterations of linear warm-up")
     cooldown: float = Field(0.3, ge=0, le=1, description="share of the run with lr falling to 0")
