@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from cyclopts import App, CycloptsError
 
 import steerable
 from steerable.core.errors import UserError
 
-from .console import fail
+from .console import fail, holding, outlets, print_object, say
 
 __all__ = ["app", "main"]
 
@@ -23,6 +24,7 @@ app = App(
     help="Diffusion models that do as they are told: train on your own pictures, steer, measure.",
     version=steerable.__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `main` says how a command ends
 )
 COMMANDS = {
     "train": "Train a model on labelled pictures; the same command again resumes.",
@@ -47,41 +49,102 @@ for _name, _help in COMMANDS.items():
     app.command(f"steerable.app.{_name}:{_name}", name=_name, help=_help)
 
 
+# What to do when memory ends, by command; what fits any other is the last.
+LESS = {
+    "train": "--set training.batch=32, --size xs, or smaller pictures",
+    "sample": "a smaller -n, or fewer labels at a time",
+    "edit": "fewer pictures at a time, or a smaller -n",
+    "encode": "fewer pictures at a time",
+    "interpolate": "a smaller --count",
+    "evaluate": "a smaller -n",
+    "sweep": "a smaller -n",
+    "likelihood": "a smaller -n",
+    "look": "a smaller -n",
+    "data": "smaller pictures, or a part of them",
+    "": "close other programs, or take a machine with more memory",
+}
+STOPPED = {129: "SIGHUP", 130: "SIGINT", 143: "SIGTERM"}
+
+
 def _out_of_memory(error: BaseException) -> bool:
     """Whether Python or torch ran out of memory; torch's CPU allocator has no type of its own."""
     text = str(error)
     return isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text
 
 
+def _fault(error: Exception, command: str) -> UserError | None:
+    """An exception as a fault of the catalogue; one that is in none of its rows is a defect."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, CycloptsError):
+        text = " ".join(str(error).split())
+        do = f"see steerable {command} --help" if command in COMMANDS else "see steerable --help"
+        return UserError("E-CONFIG", where="command line", got=text, do=do)
+    if _out_of_memory(error):
+        kept = "what the run folder holds" if command == "train" else ""
+        do = LESS.get(command, LESS[""])
+        return UserError("E-MEM", where="memory", got="none left", kept=kept, do=do)
+    if isinstance(error, OSError):
+        got = error.strerror or type(error).__name__
+        return UserError("E-DISK", where=str(error.filename or "disk")[:200], got=got)
+    return None
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON, also one that cannot be parsed."""
+    options = words[: words.index("--")] if "--" in words else words
+    false = {"--json=false", "--json=no", "--json=n", "--json=f", "--json=0", "--json=off"}
+    return any(w == "--json" or (w.startswith("--json=") and w not in false) for w in options)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with a documented exit code."""
+    """Run the command line and leave with a documented exit code.
+
+    With --json it prints one object, however the command ends: the result, the fault, both where
+    there are both, or the signal that stopped it.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     sys.path.append("")  # so that my_lab:Spiral may lie in the current folder
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    try:
-        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
-    except UserError as error:
-        if debug:
-            traceback.print_exc()
-        sys.exit(fail(error, as_json="--json" in words))
-    except CycloptsError as error:
-        text = " ".join(str(error).split())
-        usage = UserError("E-CONFIG", where="command line", got=text, do="see steerable --help")
-        sys.exit(fail(usage, as_json="--json" in words))
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        do = "--set training.batch=32, --size xs, or smaller pictures"
-        kept = "the last checkpoint"
-        memory = UserError("E-MEM", where="memory", got="none left", kept=kept, do=do)
-        sys.exit(fail(memory, as_json="--json" in words))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
-            sys.exit(0)
-        got = error.strerror or type(error).__name__
-        disk = UserError("E-DISK", where=str(error.filename or "disk")[:200], got=got)
-        sys.exit(fail(disk, as_json="--json" in words))
-    sys.exit(code if isinstance(code, int) else 0)
+    with outlets() as (out, _):
+        code = _run(words, debug=debug, as_json=_wants_json(words))
+        out.flush()
+        if out.fault is not None and not code:
+            got = out.fault.strerror or "cannot be written"
+            lost = UserError("E-DISK", where="standard output", got=got, kept="the files written")
+            code = fail(lost, as_json=False)
+    sys.exit(code)
+
+
+def _run(words: list[str], *, debug: bool, as_json: bool) -> int:
+    """The exit code of a command, all of whose output is printed."""
+    command = words[0] if words else ""
+    with holding() as held:
+        try:
+            code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+            code = code if isinstance(code, int) else 0
+        except SystemExit as end:  # a second signal
+            code = end.code if isinstance(end.code, int) else 1
+        except KeyboardInterrupt:
+            code = 130
+        except Exception as error:
+            fault = _fault(error, command)
+            if debug or fault is None:
+                say(traceback.format_exc().rstrip())
+            if fault is not None:
+                return fail(fault, as_json=as_json, found=held[0] if held else None)
+            code, got = 1, " ".join(f"{type(error).__name__}: {error}"[:500].split())
+            say(f"error[E-BUG] {got} · a defect of steerable: report it with the lines above")
+    ended: dict[str, Any] = {}
+    if code == 1 or (code and not held):
+        got = f"stopped by {STOPPED[code]}" if code in STOPPED else "a defect of steerable"
+        ended = {"error": STOPPED.get(code, "E-BUG"), "where": f"steerable {command}".strip()}
+        ended |= {"got": got, "takes": "", "kept": "", "do": ""}
+    if held:
+        print_object({**held[0], **ended} if ended else held[0])
+    elif code and as_json:
+        print_object(ended)
+    elif code in STOPPED:
+        say(f"stopped by {STOPPED[code]}")
+    return code

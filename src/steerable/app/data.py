@@ -9,8 +9,8 @@ from cyclopts import App, Parameter
 
 from steerable.core.errors import UserError
 
-from .console import Bar, fail, result
-from .options import Flag, Json, Words
+from .console import Bar, result
+from .options import Flag, Json, Real, Words
 
 if TYPE_CHECKING:
     from steerable.jobs.doctor import Diagnosis
@@ -30,7 +30,7 @@ def check(
     set_: Annotated[Words, Parameter(name="--set")] = None,
     page: Path | None = None,
     quick: Flag = False,
-    seconds: float = 60.0,
+    seconds: Real = 60.0,
     fail_on: Literal["problem", "warning"] | None = None,
     json: Json = False,
 ) -> int:
@@ -72,8 +72,7 @@ def check(
     grave = {"problem": {"problem"}, "warning": {"problem", "warning"}}.get(fail_on or "", set())
     failing = [f"{f.severity} {f.kind}" for f in found.findings if f.severity in grave]
     if failing:
-        gate = UserError("E-GATE", where="data check", got=", ".join(failing), takes="none")
-        return fail(gate, as_json=False)  # stdout holds the one JSON object already
+        raise UserError("E-GATE", where="data check", got=", ".join(failing), takes="none")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from cyclopts import Parameter
 
 from steerable.core.errors import UserError
 
-from .console import Bar, duration, result, say_alias
-from .options import AllowCode, Cond, Count, Flag, Guiding, Json, Run, Whole, place, told
+from .console import Bar, duration, result, say, say_alias
+from .options import AllowCode, Cond, Count, Flag, Guiding, Json, Real, Run, Whole, place, told
 
 if TYPE_CHECKING:
     from steerable.jobs.edit import Edit, Edited
@@ -66,7 +65,7 @@ class What:
     mask: Files = None
     reference: Files = None
     factor: Whole = 4
-    strength: float = 1.0
+    strength: Real = 1.0
     from_label: str | None = None
     to_label: str | None = None
     upscale: Whole | None = None
@@ -170,7 +169,7 @@ def _tell(made: Edited, model: Model, where: Path, start: float, *, as_json: boo
     write(made, model, where)
     notes = list(dict.fromkeys(note for piece in made.pieces for note in piece.notes))
     for note in notes:
-        print(f"note  {note}", file=sys.stderr)
+        say(f"note  {note}")
     recipe, n = made.sample.recipe, len(made.x)
     plain: dict[str, Any] = {
         "out": str(where),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -113,10 +114,13 @@ def _gate(text: str) -> tuple[str, float]:
     """
     name, _, number = text.partition("=")
     try:
-        return name.strip(), float(number)
-    except ValueError as error:
-        takes = "MEASURE=NUMBER, such as accuracy=0.9"
-        raise UserError("E-CONFIG", where="bar", got=repr(text), takes=takes) from error
+        bar = float(number)
+    except ValueError:
+        bar = math.nan
+    if not math.isfinite(bar):  # no figure is below nan, so such a bar would never be missed
+        takes = "MEASURE=NUMBER with a finite number, such as accuracy=0.9"
+        raise UserError("E-CONFIG", where="bar", got=repr(text), takes=takes)
+    return name.strip(), bar
 
 
 def _known(names: list[str]) -> None:

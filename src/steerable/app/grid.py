@@ -7,7 +7,7 @@ from typing import Any
 from steerable.core.errors import UserError
 
 from .console import result
-from .options import AllowCode, Flag, Json, Run
+from .options import AllowCode, Flag, Json, Real, Run
 
 __all__ = ["counts_of", "grid"]
 
@@ -31,7 +31,7 @@ def grid(
     *,
     steps: str = "4,6,8,10",
     sampler: str | None = None,
-    guidance: float | None = None,
+    guidance: Real | None = None,
     refine: bool = True,
     dry_run: Flag = False,
     allow_code: AllowCode = "",

@@ -6,7 +6,7 @@ import time
 from typing import Any, Literal
 
 from .console import Bar, duration, result
-from .options import AllowCode, Count, Data, Json, Run, Whole
+from .options import AllowCode, Count, Data, Json, Real, Run, Whole
 
 __all__ = ["likelihood"]
 
@@ -19,7 +19,7 @@ def likelihood(
     n: Count = 100,
     trace: Literal["auto", "exact", "hutchinson"] = "auto",
     probes: Whole = 1,
-    tolerance: float = 1e-5,
+    tolerance: Real = 1e-5,
     conditional: bool = True,
     allow_code: AllowCode = "",
     json: Json = False,

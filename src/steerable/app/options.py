@@ -6,6 +6,7 @@ together are a dataclass, which the command line takes apart and puts together a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,8 @@ from cyclopts import Parameter, Token, convert
 from steerable.core.errors import UserError
 
 __all__ = [
-    "AllowCode", "Cond", "Count", "Data", "Flag", "Grid", "Guiding", "Json", "Run", "Sampling",
-    "Walk", "Whole", "Words", "interval_of", "place", "told",
+    "AllowCode", "Cond", "Count", "Data", "Flag", "Grid", "Guiding", "Json", "Real", "Run",
+    "Sampling", "Walk", "Whole", "Words", "interval_of", "place", "told",
 ]  # fmt: skip
 
 
@@ -29,7 +30,16 @@ def _whole(_: Any, tokens: Sequence[Token]) -> int:
     return convert(int, tokens)
 
 
+def _real(_: Any, tokens: Sequence[Token]) -> float:
+    """A finite number: `nan`, `inf` and 1e400 are numbers to Python, and no setting."""
+    number = convert(float, tokens)
+    if not math.isfinite(number):
+        raise ValueError(f'"{tokens[0].value}" is not a finite number.')
+    return number
+
+
 Whole = Annotated[int, Parameter(converter=_whole)]
+Real = Annotated[float, Parameter(converter=_real)]
 Count = Annotated[Whole, Parameter(name=["-n", "--n"])]
 Flag = Annotated[bool, Parameter(negative=())]
 Words = Annotated[list[str] | None, Parameter(negative=())]
@@ -63,7 +73,7 @@ class Sampling:
         Kind of sampler; see steerable parts samplers.
     """
 
-    guidance: float | None = None
+    guidance: Real | None = None
     interval: str | None = None
     steps: Whole | None = None
     sampler: str | None = None
@@ -96,7 +106,7 @@ class Guiding:
 
     sampling: Sampling = field(default_factory=Sampling)
     classifier: str | None = None
-    classifier_scale: float | None = None
+    classifier_scale: Real | None = None
     set_: Annotated[Words, Parameter(name="--set")] = None
 
 
@@ -117,7 +127,7 @@ class Walk:
 
     label: str | None = None
     cond: Cond = None
-    guidance: float = 1.0
+    guidance: Real = 1.0
     steps: Whole | None = None
 
 
@@ -125,11 +135,13 @@ def told(label: str | None, cond: list[str] | None) -> dict[str, str]:
     """Every condition by its name, the label among them.
 
     Raises:
-        UserError: E-CONFIG for a condition that is not NAME=VALUE.
+        UserError: E-CONFIG for a condition that is not NAME=VALUE, or is said in two ways.
     """
-    from steerable.jobs.wish import parsed
+    from steerable.jobs.wish import agree, parsed
 
-    return {**parsed(cond or []), **({} if label is None else {"label": label})}
+    found = parsed(cond or [])
+    agree("label", label, found.get("label"))
+    return {**found, **({} if label is None else {"label": label})}
 
 
 def interval_of(text: str | None) -> tuple[float, float] | None:

@@ -49,12 +49,14 @@ def sample(
     """
     from steerable import api
     from steerable.jobs import sample as job
+    from steerable.jobs.conflicts import check_classifier
     from steerable.jobs.steering import with_classifier
 
     how = how or Guiding()
     model = api.load(run, allow_code=allow_code)
     own = with_classifier(model, how.classifier, how.classifier_scale)
     recipe = job.steered(own, **how.sampling.chosen(), settings=how.set_ or ())
+    check_classifier(recipe, how.classifier, how.classifier_scale)
     say_alias(how.sampling.sampler)
     wanted = _wanted(model, recipe, label or [], cond or [], n=n, seed=seed)
     where = place(out, run, "set")

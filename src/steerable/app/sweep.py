@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,9 +29,9 @@ def numbers_of(text: str | None, where: str, *, whole: bool = False) -> list[flo
         return []
     try:
         if ":" not in text:
-            found = [float(part) for part in text.split(",")]
+            found = [_finite(part) for part in text.split(",")]
         else:
-            low, high, *count = (float(part) for part in text.split(":"))
+            low, high, *count = (_finite(part) for part in text.split(":"))
             many = int(count[0]) if count else 5
             if len(count) > 1 or not 2 <= many <= 100:
                 raise ValueError(text)
@@ -41,6 +42,18 @@ def numbers_of(text: str | None, where: str, *, whole: bool = False) -> list[flo
         takes = "1,2,4 or LOW:HIGH or LOW:HIGH:COUNT"
         raise UserError("E-CONFIG", where=where, got=repr(text)[:80], takes=takes) from error
     return found
+
+
+def _finite(text: str) -> float:
+    """A number that is one.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def sweep(

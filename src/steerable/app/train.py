@@ -60,10 +60,16 @@ def train(
     """
     from steerable import api
     from steerable.jobs.board import require_board
+    from steerable.jobs.conflicts import check_settings
+    from steerable.jobs.wish import check_seed
 
     if board:
         require_board()
 
+    if seed is not None:
+        check_seed(seed)
+    typed = {"training.seed": seed, "training.budget": budget, "preset": preset}
+    check_settings(set_ or [], typed)
     settings = list(set_ or []) + ([f"training.seed={seed}"] if seed is not None else [])
     where = run or Path("runs") / (Path(data).name if data else "run")
     with Stop() as stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from .doctor_findings import (
     sizes,
 )
 from .doctor_labels import Suspects
+from .wish import check_seed
 
 __all__ = ["Checking", "Diagnosis", "diagnose"]
 
@@ -89,9 +91,11 @@ def diagnose(
         budget: The run that the verdict on the size is about.
 
     Raises:
-        UserError: E-LIMIT for a time below 0; E-CONFIG for a budget that is none.
+        UserError: E-LIMIT for a time below 0 or a seed that is none; E-CONFIG for a budget that is
+            none.
     """
-    if not seconds >= 0:
+    check_seed(seed)
+    if not 0 <= seconds < math.inf:
         raise UserError("E-LIMIT", where="seconds of the check", got=str(seconds), takes="0 up")
     every = _together(splits)
     seen = doctor_size.views(every.spec, budget)

@@ -25,6 +25,7 @@ __all__ = [
     "cut",
     "disk",
     "folder",
+    "nowhere",
     "lock",
     "publish",
     "remove",
@@ -90,6 +91,11 @@ def append(path: Path, line: str) -> None:
             disk.close(fd)
 
     _attempt(once, path, need=len(data), kept="the lines before")
+
+
+def nowhere() -> int:
+    """A descriptor of the device that takes all and gives nothing."""
+    return os.open(os.devnull, os.O_RDWR)
 
 
 def publish(directory: Path, files: Mapping[str, bytes], *, kept: str = "") -> None:

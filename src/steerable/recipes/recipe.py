@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from steerable.core.errors import UserError
 from steerable.core.sample import Sampler
 
+from .booleans import no_boolean
 from .conditioning import INNER
 from .part import Part, build, check, explained
 from .training import Budget, Training
@@ -37,6 +38,8 @@ class Sampling(BaseModel):
     grid: Part = Part(kind="log_snr")
     strength: float = Field(1.0, gt=0, le=1)  # time to begin at; below 1 from a noised picture
     options: dict[str, Any] = Field(default_factory=dict)
+
+    _numbers = no_boolean
 
     @model_validator(mode="before")
     @classmethod
@@ -135,11 +138,13 @@ class Recipe(BaseModel):
         for assignment in assignments:
             path, equals, text = assignment.partition("=")
             if not equals or not path:
-                raise UserError("E-CONFIG", where="--set", got=repr(assignment), takes="path=value")
+                raise UserError(
+                    "E-CONFIG", where="--set", got=repr(assignment)[:80], takes="path=value"
+                )
             try:
                 value = yaml.safe_load(text)
             except yaml.YAMLError as error:
-                raise UserError("E-CONFIG", where=f"--set {path}", got=repr(text)) from error
+                raise UserError("E-CONFIG", where=f"--set {path}", got=repr(text)[:80]) from error
             _assign(tree, path.strip().split("."), value, path)
         return checked(tree)
 
