@@ -19,6 +19,7 @@ __all__ = ["data"]
 
 data = App(name="data", help="Look at data before training on it.", help_format="plaintext")
 
+SECONDS = 60.0  # for the judges, at most
 NAMED = 6  # rows of pictures that a line names
 
 
@@ -30,7 +31,7 @@ def check(
     set_: Annotated[Words, Parameter(name="--set")] = None,
     page: Path | None = None,
     quick: Flag = False,
-    seconds: Real = 60.0,
+    seconds: Real = SECONDS,
     fail_on: Literal["problem", "warning"] | None = None,
     json: Json = False,
 ) -> int:
@@ -56,6 +57,9 @@ def check(
     from steerable import api
     from steerable.jobs.doctor_page import require, write_page
 
+    if quick and seconds not in (0.0, SECONDS):
+        takes = "one of them: quick leaves out what the seconds are for"
+        raise UserError("E-CONFIG", where="quick", got=f"with {seconds:g} seconds", takes=takes)
     if page is not None:
         require()
     bar, found = Bar(), None

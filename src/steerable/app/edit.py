@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -117,6 +117,10 @@ def edit(
     what, how = what or What(), how or Guiding()
     model = api.load(run, allow_code=allow_code)
     if replay is not None:
+        inputs = replace(What(), image=what.image, mask=what.mask, reference=what.reference)
+        if what != inputs or how != Guiding():
+            got, takes = "with other settings", "the inputs alone: the picture holds its settings"
+            raise UserError("E-CONFIG", where="replay", got=got, takes=takes)
         return _replay(replay, model, what, place(out, run, "replay"), as_json=json)
     wanted = what.wanted()
     guiding = {"classifier": how.classifier, "classifier_scale": how.classifier_scale}

@@ -74,6 +74,7 @@ def evaluate(
     gates = [(*_gate(text), 1) for text in fail_under or []]
     gates += [(*_gate(text), -1) for text in fail_over or []]
     _known([name for name, _, _ in gates])
+    _passable(gates)
     weights = "" if reference_fid == "auto" else reference_fid
     effort = Effort(n, seed, _seconds(budget), extractor, weights)
     model = api.load(run, allow_code=allow_code)
@@ -135,6 +136,20 @@ def _known(names: list[str]) -> None:
         if name not in MEANS and not name.startswith(("r2 of ", "retrieval of ")):
             takes = ", ".join([*MEANS, "r2 of NAME", "retrieval of NAME"])
             raise UserError("E-CONFIG", where="bar", got=f"measure '{name}'", takes=takes)
+
+
+def _passable(gates: list[tuple[str, float, int]]) -> None:
+    """Refuse bars between which there is nothing.
+
+    Raises:
+        UserError: E-CONFIG.
+    """
+    for name in {name for name, _, _ in gates}:
+        low = max((bar for n, bar, sign in gates if n == name and sign > 0), default=-math.inf)
+        high = min((bar for n, bar, sign in gates if n == name and sign < 0), default=math.inf)
+        if low > high:
+            got = f"{name} is to be at least {low:g} and at most {high:g}"
+            raise UserError("E-CONFIG", where="bar", got=got, takes="bars that can be met")
 
 
 def _check(gates: list[tuple[str, float, int]], report: dict[str, Any]) -> None:

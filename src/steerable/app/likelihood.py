@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, Literal
 
+from steerable.core.errors import UserError
+
 from .console import Bar, duration, result
 from .options import AllowCode, Count, Data, Json, Real, Run, Whole
 
@@ -42,6 +44,11 @@ def likelihood(
     from steerable import api
     from steerable.jobs.likelihood import integral_for
 
+    if trace == "exact" and probes != 1:
+        takes = "one of them: probes are for the trace hutchinson"
+        raise UserError(
+            "E-CONFIG", where="probes", got=f"{probes} with an exact trace", takes=takes
+        )
     model = api.load(run, allow_code=allow_code)
     how = integral_for(model.spec, trace, probes=probes, tolerance=tolerance)
     bar, start, r = Bar(), time.monotonic(), None

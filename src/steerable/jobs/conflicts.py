@@ -23,8 +23,8 @@ def check_sampling(made: Recipe, **typed: Any) -> None:
 
     Args:
         made: The recipe with options and settings.
-        typed: What the options say, by `steps`, `sampler`, `grid`, `guidance`, `interval`, `factor`
-            and `strength`; None is not typed.
+        typed: What the options say, by `steps`, `sampler`, `grid`, `guidance`, `interval` and
+            `factor`; None is not typed.
 
     Raises:
         UserError: E-CONFIG for the first option that a setting contradicts.
@@ -32,7 +32,6 @@ def check_sampling(made: Recipe, **typed: Any) -> None:
     tree = made.sampler
     grid = tree.grid.options.get("base", tree.grid.kind)  # `repaint` goes over another grid
     found: dict[str, Any] = {"steps": tree.steps, "sampler": tree.kind, "grid": grid}
-    found["strength"] = tree.strength
     weighed = [p.options for p in made.guidance if p.kind == "cfg" or "weight" in p.options]
     timed = weighed or [p.options for p in made.guidance if p.kind == "classifier"]
     weights = [options.get("weight") for options in weighed]

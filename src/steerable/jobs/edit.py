@@ -148,6 +148,9 @@ def planned(model: Model, wanted: Edit, **chosen: Any) -> Recipe:
         _back_and_forth(tree["sampler"], grid)
     _add_parts(tree, wanted, method)
     made = checked(tree).with_set(settings)
+    if made.sampler.strength != wanted.strength:
+        takes = "the strength of the edit"
+        raise UserError("E-CONFIG", where="--set sampler.strength", got="another", takes=takes)
     if settings:
         _check_conflicts(made, wanted, typed)
         check_classifier(made, *classifier)
@@ -172,7 +175,6 @@ def _check_conflicts(made: Recipe, wanted: Edit, typed: Mapping[str, Any]) -> No
         grid=typed.get("grid_kind"),
         guidance=typed.get("guidance") if weighed else None,
         interval=typed.get("interval"),
-        strength=wanted.strength,
         factor=wanted.factor if wanted.factor != Edit.factor else None,
     )
 

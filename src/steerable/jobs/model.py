@@ -189,8 +189,11 @@ def fit(net: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None
     faults += [f"unknown {name}" for name in tensors if name not in wanted]
     for name, value in wanted.items():
         given = tensors.get(name)
-        if given is not None and (given.shape != value.shape or given.dtype != value.dtype):
+        if given is not None and given.shape != value.shape:
             faults.append(f"{name}: {tuple(given.shape)} instead of {tuple(value.shape)}")
+        elif given is not None and given.dtype != value.dtype:
+            names = [str(dtype).removeprefix("torch.") for dtype in (given.dtype, value.dtype)]
+            faults.append(f"{name}: numbers of {names[0]} instead of {names[1]}")
     if faults:
         got = "; ".join(faults[:5])
         raise UserError("E-CKPT-ARCH", where=where, got=got, takes="the weights of its recipe")

@@ -156,10 +156,11 @@ def _schema(room: str, kind: str) -> type[BaseModel]:
 def explained(error: ValidationError, where: str, known: list[str]) -> UserError:
     """The first fault of a validation as a UserError."""
     first = error.errors()[0]
+    path = ".".join([where, *(str(p) for p in first["loc"])]).strip(".")
     inner = first.get("ctx", {}).get("error")
     if isinstance(inner, UserError):  # that says it better
-        return inner
-    path = ".".join([where, *(str(p) for p in first["loc"])]).strip(".")
+        path = ".".join([path, inner.where])
+        return UserError(inner.code, where=path, got=inner.got, takes=inner.takes, do=inner.do)
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
         near = difflib.get_close_matches(name, known, 1)
