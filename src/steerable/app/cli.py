@@ -16,6 +16,7 @@ import steerable
 from steerable.core.errors import UserError
 
 from .console import fail, holding, outlets, print_object, say
+from .examples import epilogue
 
 __all__ = ["app", "main"]
 
@@ -24,6 +25,7 @@ app = App(
     help="Diffusion models that do as they are told: train on your own pictures, steer, measure.",
     version=steerable.__version__,
     help_format="plaintext",
+    help_epilogue="Each command has examples: steerable train --help",
     suppress_keyboard_interrupt=False,  # `main` says how a command ends
 )
 COMMANDS = {
@@ -46,7 +48,9 @@ COMMANDS = {
     "demo": "Train, draw, measure and report on the pictures in the package.",
 }
 for _name, _help in COMMANDS.items():
-    app.command(f"steerable.app.{_name}:{_name}", name=_name, help=_help)
+    # `data` has commands of its own, with their examples.
+    _more = {} if _name == "data" else {"help_epilogue": epilogue(_name)}
+    app.command(f"steerable.app.{_name}:{_name}", name=_name, help=_help, **_more)
 
 
 # What to do when memory ends, by command; what fits any other is the last.

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from steerable.core.errors import UserError
 
 from .console import Bar, result
+from .examples import BUILT_IN, epilogue
 from .options import Flag, Json, Real, Words
 
 if TYPE_CHECKING:
@@ -17,15 +18,21 @@ if TYPE_CHECKING:
 
 __all__ = ["data"]
 
-data = App(name="data", help="Look at data before training on it.", help_format="plaintext")
+data = App(
+    name="data",
+    help="Look at data before training on it.",
+    help_format="plaintext",
+    help_epilogue=epilogue("data"),
+)
 
+FOLDER = f"A folder of pictures, a .npz file, or a built-in set: {BUILT_IN}."
 SECONDS = 60.0  # for the judges, at most
 NAMED = 6  # rows of pictures that a line names
 
 
 @data.command
 def check(
-    folder: str,
+    folder: Annotated[str, Parameter(help=FOLDER)],
     /,
     *,
     set_: Annotated[Words, Parameter(name="--set")] = None,
@@ -41,8 +48,6 @@ def check(
 
     Parameters
     ----------
-    folder
-        A folder of pictures, a .npz file, or a built-in set: digits, fashion, scenes, shapes.
     set_
         Change how the data is read: --set "data.columns={caption: tokens}". May be repeated.
     page

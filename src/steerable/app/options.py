@@ -16,8 +16,10 @@ from cyclopts import Parameter, Token, convert
 
 from steerable.core.errors import UserError
 
+from .examples import BUILT_IN
+
 __all__ = [
-    "AllowCode", "Cond", "Count", "Data", "Flag", "Grid", "Guiding", "Json", "Real", "Run",
+    "REAL", "AllowCode", "Cond", "Count", "Data", "Flag", "Grid", "Guiding", "Json", "Real", "Run",
     "Sampling", "Walk", "Whole", "Words", "interval_of", "place", "told",
 ]  # fmt: skip
 
@@ -44,7 +46,7 @@ Count = Annotated[Whole, Parameter(name=["-n", "--n"])]
 Flag = Annotated[bool, Parameter(negative=())]
 Words = Annotated[list[str] | None, Parameter(negative=())]
 
-REAL = "Real pictures: a folder, a file or a built-in set; the data of the run by default."
+REAL = f"Real pictures: a folder, a file or {BUILT_IN}; the data of the run by default."
 OTHER = "Another condition as NAME=VALUE: a class name, numbers or words; may be repeated."
 CODE = "Module of your own whose parts the model file may name."
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from .console import Bar, Stop, duration, result
+from .examples import BUILT_IN, PRESETS
 from .options import Flag, Json, Whole, Words
 
 if TYPE_CHECKING:
@@ -15,16 +16,19 @@ if TYPE_CHECKING:
     from steerable.jobs.run import Run
     from steerable.jobs.train import Iteration
 
+DATA = f"A folder of pictures or of class sub-folders, a .npz file, or a built-in set: {BUILT_IN}."
+PRESET = f"What to train: {PRESETS}; flow by default."
+
 __all__ = ["plan_lines", "run_training", "train"]
 
 
 def train(
-    data: str | None = None,
+    data: Annotated[str | None, Parameter(help=DATA)] = None,
     /,
     *,
     run: Path | None = None,
     budget: str | None = None,
-    preset: str | None = None,
+    preset: Annotated[str | None, Parameter(help=PRESET)] = None,
     size: str | None = None,
     config: Path | None = None,
     seed: Whole | None = None,
@@ -37,14 +41,10 @@ def train(
 
     Parameters
     ----------
-    data
-        A folder of class sub-folders, a .npz file, or a built-in set: fashion, digits.
     run
         The run folder; runs/NAME by default.
     budget
         How long: 90s, 10m, 1h30m, '5000 iterations' or '200000 images'; 10m by default.
-    preset
-        What to train; flow by default.
     size
         Size of the network: xs, s, m, l, xl; chosen by the budget by default.
     config
