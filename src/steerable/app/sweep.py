@@ -101,9 +101,11 @@ def sweep(
     from steerable.jobs.data import splits_for
 
     settings = _listed(guidance, interval, steps, sampler)
+    bar = Bar()
+    bar.say(f"plan     {len(settings)} settings, {n} pictures each; reads the data first")
     model = api.load(run, allow_code=allow_code)
     where = place(out, run, "sweep")
-    tried = _watched(job.sweep(model, splits_for(model, data), settings, n=n, seed=seed))
+    tried = _watched(job.sweep(model, splits_for(model, data), settings, n=n, seed=seed), bar)
     files = job.write(where, model, tried)
     choice = job.best(tried)
     if keep:
@@ -136,15 +138,21 @@ def _listed(
     )
 
 
-def _watched(steps: Iterator[Sweeping]) -> list[Tried]:
+def _watched(steps: Iterator[Sweeping], bar: Bar) -> list[Tried]:
     """Run a sweep with progress on stderr."""
-    bar, start, tried = Bar(), time.monotonic(), []
+    begun, tried = (0.0, 0.0), []  # when the first picture began, and the share done by then
     for step in steps:
+        share, now = (step.done + step.within) / step.of, time.monotonic()
         if step.tried is not None:
             tried.append(step.tried)
-            left = (time.monotonic() - start) / step.done * (step.of - step.done)
             bar.say(_line(step.tried))
-            bar.show(step.done / step.of, f"{step.done} settings  {duration(left)} left")
+        if not share:
+            bar.show(share, "the judge looks at real pictures")
+        elif not begun[0]:
+            begun = now, share
+        else:
+            left = (now - begun[0]) / (share - begun[1]) * (1 - share)
+            bar.show(share, f"{step.done} settings  {duration(left)} left")
     return tried
 
 

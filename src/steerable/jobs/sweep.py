@@ -24,7 +24,7 @@ from .judge import Judge
 from .judged import distance, judge_for, measurable, obedience, reference
 from .model import Model
 from .pictures import labelled_grid, png
-from .sample import sample, steered
+from .sample import Sample, sample, steered
 from .wish import Wish
 
 __all__ = ["SEED", "Setting", "Sweeping", "Tried", "best", "keep", "product", "sweep", "write"]
@@ -93,11 +93,15 @@ class Tried:
 
 @dataclass(frozen=True)
 class Sweeping:
-    """Progress: settings that are done of all, and the one that has just been."""
+    """Progress: settings that are done of all, and the one that has just been.
+
+    `within` is the share of the next one that is done.
+    """
 
     done: int
     of: int
     tried: Tried | None = None
+    within: float = 0.0
 
 
 def sweep(
@@ -133,8 +137,11 @@ def sweep(
     labels = torch.arange(n) % len(names)
     for i, (setting, recipe) in enumerate(zip(settings, recipes, strict=True)):
         start = time.monotonic()
-        *_, last = sample(model, recipe, wanted)
-        made, seconds = last.sample, time.monotonic() - start
+        made: Sample | None = None
+        for step in sample(model, recipe, wanted):
+            made = step.sample
+            yield Sweeping(i, len(settings), within=step.done / step.of)
+        seconds = time.monotonic() - start
         assert made is not None
         spread = _spread(judge.look(made.x)[0], labels, len(names))
         result = {
