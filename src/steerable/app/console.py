@@ -233,6 +233,7 @@ class Bar:
         if not self.live:
             say(f"{share:4.0%} {text}")
             return
+        text = visible(" ".join(text.split("\n")))
         filled, (done, open_) = round(24 * min(1.0, share)), self._marks
         line = f"{done * filled}{open_ * (24 - filled)} {share:4.0%} {text}"
         line = line[: max(30, shutil.get_terminal_size().columns - 1)]  # one row, to draw over it
