@@ -5,6 +5,8 @@ Commands are imported when they run, and none imports torch at its top, so help 
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -67,6 +69,7 @@ LESS = {
     "data": "smaller pictures, or a part of them",
     "": "close other programs, or take a machine with more memory",
 }
+NARROW = 40  # columns, below which the layout of help may never come to an end
 STOPPED = {129: "SIGHUP", 130: "SIGINT", 143: "SIGTERM"}
 
 
@@ -108,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     there are both, or the signal that stopped it.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if shutil.get_terminal_size().columns < NARROW:
+        os.environ["COLUMNS"] = str(NARROW)
     sys.path.append("")  # so that my_lab:Spiral may lie in the current folder
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
