@@ -210,6 +210,8 @@ def line(
             words.append(rng.choice(rng.choice([NUMBERS, TEXTS, paths, TEXTS])))
             if name == "--set":
                 words[-1] = rng.choice(SETTINGS)
+            if name in ("--out", "--page", "--run"):  # what is written over is another matter
+                words[-1] = rng.choice(TEXTS)
     few = FEW.get(command, [])
     words += few if command in ("tour", "demo") or not set(few) & set(words) else []
     return [*words, "--json"] if rng.random() < 0.5 else words
