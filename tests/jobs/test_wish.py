@@ -144,3 +144,23 @@ def test_wishes_are_sampled_in_batches_or_only_with_their_like():
     given = [Wish({}, i, {"image": image.clone()}) for i in range(2)]
     given.append(Wish({}, 2, {"image": torch.zeros(1, 2, 2)}))
     assert batches(given, 9, alike=True) == [[0, 1], [2]]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, True, "3", None])
+def test_a_seed_is_a_whole_number_from_nought_on(seed):
+    for made in (lambda: Wish({}, seed), lambda: job.check_seed(seed)):
+        with pytest.raises(UserError) as caught:
+            made()
+        assert caught.value.code == "E-LIMIT"
+    assert Wish({}, 2**63 - 1).seed == 2**63 - 1
+
+
+def test_a_condition_is_not_asked_to_be_two_things():
+    for labels, cond in ((["Dog"], {"label": "Cat"}), (["Cat", "Dog"], {"label": "Cat"})):
+        with pytest.raises(UserError, match="both") as caught:
+            wishes(SPEC, labels, 1, 0, cond)
+        assert caught.value.code == "E-CONFIG"
+    assert wishes(SPEC, ["dog"], 1, 0, {"label": "Dog"})[0].label == "Dog"
+    with pytest.raises(UserError, match="both"):
+        parsed(["pose=0 0", "pose=1 1"])
+    assert parsed(["label=a", "label=a"]) == {"label": "a"}

@@ -9,7 +9,7 @@ from steerable.core.errors import UserError
 from steerable.core.types import Spec
 from steerable.recipes.part import Part, build, find
 from steerable.recipes.presets import find_preset
-from steerable.recipes.recipe import Recipe, checked, from_yaml
+from steerable.recipes.recipe import Budget, Recipe, checked, from_yaml
 from steerable.recipes.sizing import size_of
 
 from .data import data_part, part_again
@@ -90,6 +90,8 @@ def prepared(
     Raises:
         UserError: What is wrong with the data, a setting or the folder.
     """
+    if budget is not None:
+        Budget.parse(budget)  # before the data is read
     old = Run(Path(run)).recipe()
     if config is not None and (preset is not None or size is not None):
         got = "a recipe file with a preset or a size"
