@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -223,3 +224,16 @@ def test_no_option_takes_what_is_no_finite_number(words, number, capsys, tmp_pat
     monkeypatch.chdir(tmp_path)
     code, found, _ = ended(capsys, *words, number)
     assert code == 2 and found["error"] == "E-CONFIG"
+
+
+def test_pictures_too_small_for_a_judge_are_refused_in_one_line(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    x, labels = rng.integers(0, 255, (60, 2, 2, 3), dtype=np.uint8), np.array(["a", "b"] * 30)
+    np.savez(tmp_path / "two.npz", images=x, labels=labels)
+    words = ["--budget", "2 iterations", "--set", "backbone.channels=[8]"]
+    with pytest.raises(SystemExit):
+        main(["train", str(tmp_path / "two.npz"), "--run", str(tmp_path / "run"), *words])
+    capsys.readouterr()
+    for command in ("evaluate", "sweep"):
+        code, found, _ = ended(capsys, command, tmp_path / "run", "-n", 20)
+        assert code == 3 and found["error"] == "E-EVAL" and "4 x 4" in found["takes"]

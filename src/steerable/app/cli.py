@@ -91,6 +91,9 @@ def _fault(error: Exception, command: str) -> UserError | None:
         kept = "what the run folder holds" if command == "train" else ""
         do = LESS.get(command, LESS[""])
         return UserError("E-MEM", where="memory", got="none left", kept=kept, do=do)
+    if isinstance(error, Warning):  # a warning of a library is an exception only where asked for
+        got, do = f"{type(error).__name__}: {error}"[:300], "leave out -W error"
+        return UserError("E-CONFIG", where="-W error", got=got, do=do)
     if isinstance(error, OSError):
         got = error.strerror or type(error).__name__
         return UserError("E-DISK", where=str(error.filename or "disk")[:200], got=got)
