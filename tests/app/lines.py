@@ -100,20 +100,20 @@ SETTINGS = [
         "x=&a",
     ),
 ]
-FEW = {  # what keeps a line short where nothing else does
-    "train": ["--dry-run", "--size", "xs", "--budget", "2 iterations"],
-    "sample": ["-n", "1", "--steps", "1"],
-    "edit": ["--steps", "1"],
-    "evaluate": ["-n", "3"],
-    "sweep": ["-n", "3"],
-    "encode": ["--steps", "1"],
-    "interpolate": ["--steps", "1", "--count", "2"],
-    "likelihood": ["-n", "1"],
-    "look": ["-n", "1"],
-    "grid": ["--steps", "0"],
-    "data": ["--quick"],
-    "tour": ["--seed", "-1"],
-    "demo": ["--budget", "soon"],
+FEW: dict[str, list[list[str]]] = {  # what keeps a line short where nothing else does
+    "train": [["--dry-run"], ["--size", "xs"], ["--budget", "2 iterations"]],
+    "sample": [["-n", "1"], ["--steps", "1"]],
+    "edit": [["--steps", "1"]],
+    "evaluate": [["-n", "3"]],
+    "sweep": [["-n", "3"]],
+    "encode": [["--steps", "1"]],
+    "interpolate": [["--steps", "1"], ["--count", "2"]],
+    "likelihood": [["-n", "1"]],
+    "look": [["-n", "1"]],
+    "grid": [["--steps", "0"]],
+    "data": [["--quick"]],
+    "tour": [["--seed", "-1"]],
+    "demo": [["--budget", "soon"]],
 }
 TAME = {  # values that are taken, so that a line gets further than its parser
     "--label": ["3", "7", "3|4"],
@@ -212,6 +212,6 @@ def line(
                 words[-1] = rng.choice(SETTINGS)
             if name in ("--out", "--page", "--run"):  # what is written over is another matter
                 words[-1] = rng.choice(TEXTS)
-    few = FEW.get(command, [])
-    words += few if command in ("tour", "demo") or not set(few) & set(words) else []
+    for group in FEW.get(command, ()):
+        words += group if group[0] not in words or command in ("tour", "demo") else []
     return [*words, "--json"] if rng.random() < 0.5 else words

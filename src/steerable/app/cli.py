@@ -140,6 +140,7 @@ def _run(words: list[str], *, debug: bool, as_json: bool) -> int:
             code = end.code if isinstance(end.code, int) else 1
         except KeyboardInterrupt:
             code = 130
+            say("stopped by SIGINT")
         except Exception as error:
             fault = _fault(error, command)
             if debug or fault is None:
@@ -157,6 +158,4 @@ def _run(words: list[str], *, debug: bool, as_json: bool) -> int:
         print_object({**held[0], **ended} if ended else held[0])
     elif code and as_json:
         print_object(ended)
-    elif code in STOPPED:
-        say(f"stopped by {STOPPED[code]}")
     return code
