@@ -160,7 +160,7 @@ def explained(error: ValidationError, where: str, known: list[str]) -> UserError
     inner = first.get("ctx", {}).get("error")
     if isinstance(inner, UserError):  # that says it better
         path = ".".join([path, inner.where])
-        return UserError(inner.code, where=path, got=inner.got, takes=inner.takes, do=inner.do)
+        return UserError("E-CONFIG", where=path, got=inner.got, takes=inner.takes, do=inner.do)
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
         near = difflib.get_close_matches(name, known, 1)
