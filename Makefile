@@ -21,6 +21,7 @@ check: .venv/.dev
 
 docs: .venv/.dev
 	$(BIN)/python docs/make_parts.py
+	$(BIN)/python docs/make_interface.py
 
 clean:
 	rm -rf .venv

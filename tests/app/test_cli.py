@@ -98,11 +98,19 @@ def test_a_folder_with_the_model_alone_is_evaluated_too(run, tmp_path, capsys):
 def test_evaluate_prints_one_object_with_the_promised_keys(run, capsys):
     found = json.loads(inside(capsys, "evaluate", run, "-n", 100, "--json"))
     keys = {"measures", "verdicts", "per_class", "levels", "skipped", "reference", "seconds"}
-    assert keys <= set(found) and found["settings"]["n"] == 100
+    old = {"accuracy", "frechet", "frechet_floor", "n", "judge_accuracy", "seconds"}
+    assert keys | old <= set(found) and found["settings"]["n"] == found["n"] == 100
+    assert all(isinstance(found[key], int | float) for key in old), "numbers, as they always were"
+    for key in ("accuracy", "frechet"):
+        assert found[key] == found["measures"][key]["value"]
+        assert found[f"{key}_error"] == found["measures"][key]["error"]
+    assert found["frechet_floor"] == found["measures"]["frechet"]["floor"]
+    assert abs(found["seconds"] - sum(found["stages"].values())) < 0.1 and found["stages"]
     assert sum(map(sum, found["confusion"])) == 100
     assert found["judge"]["accuracy"] > 0.9, "the judge of the digits"
     told = json.loads((run / "evaluation" / "report.json").read_text())
-    assert told == {k: v for k, v in found.items() if k != "seconds"}
+    assert all(found[key] == value for key, value in told.items())
+    assert not {"seconds", "stages"} & set(told), "the report is the same to the byte each time"
     page = (run / "evaluation" / "report.html").read_text()
     assert "(n = 100)" in page and "http" not in page.replace("http://www.w3.org", "")
 

@@ -96,7 +96,10 @@ def test_an_interval_is_two_times_in_order():
 def test_a_label_is_a_condition_like_the_others():
     assert told("7", ["size = 0.5"]) == {"size": "0.5", "label": "7"}
     assert told(None, ["label=3"]) == {"label": "3"} and told(None, None) == {}
-    assert told("7", ["label=3"]) == {"label": "7"}
+    assert told("7", ["label=7"]) == {"label": "7"}
+    for label, cond in (("7", ["label=3"]), (None, ["label=3", "label=7"])):
+        with pytest.raises(UserError, match=r"both '[37]' and '[37]'"):
+            told(label, cond)
 
 
 def test_the_next_free_folder_is_in_the_run_or_here(tmp_path, monkeypatch):

@@ -185,3 +185,23 @@ def test_two_classes_that_differ_by_case_are_not_guessed_between():
     assert asked(spec, "label", "cat") == "cat"
     with pytest.raises(UserError):
         asked(spec, "label", "CAT")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, True, "3", None])
+def test_a_seed_is_a_whole_number_from_nought_on(seed):
+    for made in (lambda: Wish({}, seed), lambda: job.check_seed(seed)):
+        with pytest.raises(UserError) as caught:
+            made()
+        assert caught.value.code == "E-LIMIT"
+    assert Wish({}, 2**63 - 1).seed == 2**63 - 1
+
+
+def test_a_condition_is_not_asked_to_be_two_things():
+    for labels, cond in ((["Dog"], {"label": "Cat"}), (["Cat", "Dog"], {"label": "Cat"})):
+        with pytest.raises(UserError, match="both") as caught:
+            wishes(SPEC, labels, 1, 0, cond)
+        assert caught.value.code == "E-CONFIG"
+    assert wishes(SPEC, ["dog"], 1, 0, {"label": "Dog"})[0].label == "Dog"
+    with pytest.raises(UserError, match="both"):
+        parsed(["pose=0 0", "pose=1 1"])
+    assert parsed(["label=a", "label=a"]) == {"label": "a"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .console import Bar, result
-from .options import Force, Json, Out, place
+from .options import Force, Json, Out, Real, place
 
 __all__ = ["average"]
 
@@ -14,8 +14,8 @@ def average(
     run: Path,
     /,
     *,
-    width: float = 0.1,
-    at: float = 1.0,
+    width: Real = 0.1,
+    at: Real = 1.0,
     out: Out = None,
     force: Force = False,
     json: Json = False,

@@ -5,18 +5,22 @@ Commands are imported when they run, and none imports torch at its top, so help 
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from cyclopts import App, CycloptsError
 
 import steerable
 from steerable.core.errors import UserError
 
-from .console import fail
+from .console import fail, holding, outlets, print_object, say
+from .examples import epilogue
 
 __all__ = ["app", "main"]
 
@@ -25,6 +29,8 @@ app = App(
     help="Diffusion models that do as they are told: train on your own pictures, steer, measure.",
     version=steerable.__version__,
     help_format="plaintext",
+    help_epilogue="Each command has examples: steerable train --help",
+    suppress_keyboard_interrupt=False,  # `main` says how a command ends
 )
 COMMANDS = {
     "train": "Train a model on labelled pictures; the same command again resumes.",
@@ -46,7 +52,27 @@ COMMANDS = {
     "demo": "Train, draw, measure and report on the pictures in the package.",
 }
 for _name, _help in COMMANDS.items():
-    app.command(f"steerable.app.{_name}:{_name}", name=_name, help=_help)
+    # `data` has commands of its own, with their examples.
+    _more = {} if _name == "data" else {"help_epilogue": epilogue(_name)}
+    app.command(f"steerable.app.{_name}:{_name}", name=_name, help=_help, **_more)
+
+
+# What to do when memory ends, by command; what fits any other is the last.
+LESS = {
+    "train": "--set training.batch=32, --size xs, or smaller pictures",
+    "sample": "a smaller -n, or fewer labels at a time",
+    "edit": "fewer pictures at a time, or a smaller -n",
+    "encode": "fewer pictures at a time",
+    "interpolate": "a smaller --count",
+    "evaluate": "a smaller -n",
+    "sweep": "a smaller -n",
+    "likelihood": "a smaller -n",
+    "look": "a smaller -n",
+    "data": "smaller pictures, or a part of them",
+    "": "close other programs, or take a machine with more memory",
+}
+NARROW = 40  # columns, below which the layout of help may never come to an end
+STOPPED = {129: "SIGHUP", 130: "SIGINT", 143: "SIGTERM"}
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -55,66 +81,99 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text
 
 
-# What takes less memory, by command; the pictures themselves are checked before they are read.
-LESS = {
-    "train": "--set training.batch=32, --size xs, or smaller pictures (--set data.size=32)",
-    "sample": "fewer pictures at a time (-n)",
-    "edit": "fewer or smaller pictures",
-    "encode": "fewer pictures at a time",
-    "evaluate": "fewer samples (-n 500)",
-    "sweep": "fewer samples a setting (-n 200)",
-    "look": "fewer items (-n 50)",
-    "likelihood": "fewer pictures (-n 20)",
-    "data": "smaller pictures (--set data.size=32), or --quick",
-    "demo": "fewer samples (--n 500)",
-}
-
-
 def _one_line(message: Warning | str, *_: object) -> str:
     """A warning for people, without the line of the program that gave it."""
     return f"warning  {' '.join(str(message).split())}\n"
 
 
-def _no_memory(words: Sequence[str], error: BaseException) -> UserError:
+def _no_memory(command: str, error: BaseException) -> UserError:
     """What ran out of memory, how much was asked for, and what would take less."""
     from steerable.intake.memory import available, written
 
-    command = words[0] if words else ""
     wanted = re.search(r"allocate (\d[\d.]* ?[kMGT]?i?B|\d+ bytes)", str(error))
     free = available()
     got = f"no room for another {wanted.group(1)}" if wanted else "none left"
     got += f"; {written(free[0])} are free ({free[1]})" if free else ""
     kept = "the last checkpoint, if there is one" if command in ("train", "demo") else ""
-    do = LESS.get(command, "end other programs, or use a machine with more memory")
+    do = LESS.get(command, LESS[""])
     return UserError("E-MEM", where=f"memory, {command or 'start'}", got=got, kept=kept, do=do)
 
 
+def _fault(error: Exception, command: str) -> UserError | None:
+    """An exception as a fault of the catalogue; one that is in none of its rows is a defect."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, CycloptsError):
+        text = " ".join(str(error).split())
+        do = f"see steerable {command} --help" if command in COMMANDS else "see steerable --help"
+        return UserError("E-CONFIG", where="command line", got=text, do=do)
+    if _out_of_memory(error):
+        return _no_memory(command, error)
+    if isinstance(error, Warning):  # a warning of a library is an exception only where asked for
+        got, do = f"{type(error).__name__}: {error}"[:300], "leave out -W error"
+        return UserError("E-CONFIG", where="-W error", got=got, do=do)
+    if isinstance(error, OSError):
+        got = error.strerror or type(error).__name__
+        return UserError("E-DISK", where=str(error.filename or "disk")[:200], got=got)
+    return None
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON, also one that cannot be parsed."""
+    options = words[: words.index("--")] if "--" in words else words
+    false = {"--json=false", "--json=no", "--json=n", "--json=f", "--json=0", "--json=off"}
+    return any(w == "--json" or (w.startswith("--json=") and w not in false) for w in options)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with a documented exit code."""
+    """Run the command line and leave with a documented exit code.
+
+    With --json it prints one object, however the command ends: the result, the fault, both where
+    there are both, or the signal that stopped it.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if shutil.get_terminal_size().columns < NARROW:
+        os.environ["COLUMNS"] = str(NARROW)
     warnings.formatwarning = _one_line
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    try:
-        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
-    except UserError as error:
-        if debug:
-            traceback.print_exc()
-        sys.exit(fail(error, as_json="--json" in words))
-    except CycloptsError as error:
-        text = " ".join(str(error).split())
-        usage = UserError("E-CONFIG", where="command line", got=text, do="see steerable --help")
-        sys.exit(fail(usage, as_json="--json" in words))
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        sys.exit(fail(_no_memory(words, error), as_json="--json" in words))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
-            sys.exit(0)
-        got = error.strerror or type(error).__name__
-        disk = UserError("E-DISK", where=str(error.filename or "disk")[:200], got=got)
-        sys.exit(fail(disk, as_json="--json" in words))
-    sys.exit(code if isinstance(code, int) else 0)
+    with outlets() as (out, _):
+        code = _run(words, debug=debug, as_json=_wants_json(words))
+        out.flush()
+        if out.fault is not None and not code:
+            got = out.fault.strerror or "cannot be written"
+            lost = UserError("E-DISK", where="standard output", got=got, kept="the files written")
+            code = fail(lost, as_json=False)
+    sys.exit(code)
+
+
+def _run(words: list[str], *, debug: bool, as_json: bool) -> int:
+    """The exit code of a command, all of whose output is printed."""
+    command = words[0] if words else ""
+    with holding() as held:
+        try:
+            code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+            code = code if isinstance(code, int) else 0
+        except SystemExit as end:  # a second signal
+            code = end.code if isinstance(end.code, int) else 1
+        except KeyboardInterrupt:
+            code = 130
+            say("stopped by SIGINT")
+        except Exception as error:
+            fault = _fault(error, command)
+            if debug or fault is None:
+                say(traceback.format_exc().rstrip())
+            if fault is not None:
+                return fail(fault, as_json=as_json, found=held[0] if held else None)
+            code, got = 1, " ".join(f"{type(error).__name__}: {error}"[:500].split())
+            say(f"error[E-BUG] {got} · a defect of steerable: report it with the lines above")
+    ended: dict[str, Any] = {}
+    if code == 1 or (code and not held):
+        got = f"stopped by {STOPPED[code]}" if code in STOPPED else "a defect of steerable"
+        ended = {"error": STOPPED.get(code, "E-BUG"), "where": f"steerable {command}".strip()}
+        ended |= {"got": got, "takes": "", "kept": "", "do": ""}
+    if held:
+        print_object({**held[0], **ended} if ended else held[0])
+    elif code and as_json:
+        print_object(ended)
+    return code

@@ -9,8 +9,9 @@ from cyclopts import App, Parameter
 
 from steerable.core.errors import UserError
 
-from .console import Bar, fail, result
-from .options import Flag, Force, Json, Out, Words
+from .console import Bar, result
+from .examples import BUILT_IN, epilogue
+from .options import Flag, Force, Json, Out, Real, Words
 from .reading import read
 
 if TYPE_CHECKING:
@@ -18,21 +19,28 @@ if TYPE_CHECKING:
 
 __all__ = ["data"]
 
-data = App(name="data", help="Look at data before training on it.", help_format="plaintext")
+data = App(
+    name="data",
+    help="Look at data before training on it.",
+    help_format="plaintext",
+    help_epilogue=epilogue("data"),
+)
 
+FOLDER = f"A folder of pictures, a .npz file, or a built-in set: {BUILT_IN}."
+SECONDS = 60.0  # for the judges, at most
 NAMED = 6  # rows of pictures that a line names
 
 
 @data.command
 def check(
-    folder: str,
+    folder: Annotated[str, Parameter(help=FOLDER)],
     /,
     *,
     set_: Annotated[Words, Parameter(name="--set")] = None,
     page: Out = None,
     force: Force = False,
     quick: Flag = False,
-    seconds: float = 60.0,
+    seconds: Real = SECONDS,
     fail_on: Literal["problem", "warning"] | None = None,
     json: Json = False,
 ) -> int:
@@ -42,8 +50,6 @@ def check(
 
     Parameters
     ----------
-    folder
-        A folder of pictures, a .npz file, or a built-in set: digits, fashion, scenes, shapes.
     set_
         Change how the data is read: --set "data.columns={caption: tokens}". May be repeated.
     page
@@ -59,6 +65,9 @@ def check(
     from steerable.jobs.doctor_page import require, write_page
     from steerable.jobs.output import Place, check_file
 
+    if quick and seconds not in (0.0, SECONDS):
+        takes = "one of them: quick leaves out what the seconds are for"
+        raise UserError("E-CONFIG", where="quick", got=f"with {seconds:g} seconds", takes=takes)
     if page is not None:
         require()
         data = Path(folder)
@@ -78,8 +87,7 @@ def check(
     grave = {"problem": {"problem"}, "warning": {"problem", "warning"}}.get(fail_on or "", set())
     failing = [f"{f.severity} {f.kind}" for f in found.findings if f.severity in grave]
     if failing:
-        gate = UserError("E-GATE", where="data check", got=", ".join(failing), takes="none")
-        return fail(gate, as_json=False)  # stdout holds the one JSON object already
+        raise UserError("E-GATE", where="data check", got=", ".join(failing), takes="none")
     return 0
 
 

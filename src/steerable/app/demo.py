@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from .console import Bar, Stop, result
-from .evaluate import evaluation_lines, report_of, run_evaluation
-from .options import Flag, Whole
+from .evaluate import evaluation_lines, evaluation_object, report_of, run_evaluation
+from .options import Count, Flag
 from .reading import read
 from .train import plan_lines, run_training
 
@@ -17,7 +17,7 @@ def demo(
     *,
     run: Path = Path("runs/demo"),
     budget: str = "150s",
-    n: Whole = 2000,
+    n: Count = 2000,
     json: Flag = False,
 ) -> int:
     """Train on the 6,000 pictures of clothes in the package, draw them, measure, write a report.
@@ -63,5 +63,5 @@ def demo(
         *report_of(run, model, found, "10m"),
         f"go on    steerable sample {run} --label sneaker -n 16",
     ]
-    result({**found.result, "seconds": found.seconds}, as_json=json, lines=lines)
+    result(evaluation_object(found), as_json=json, lines=lines)
     return 0

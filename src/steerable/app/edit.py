@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from steerable.core.errors import UserError, visible
+from steerable.core.errors import UserError
 
-from .console import Stop, result, say_alias, whole_grid
+from .console import Stop, result, say, say_alias, whole_grid
 from .drawing import GOES_ON, watched
 from .options import (
     AllowCode,
@@ -22,6 +21,7 @@ from .options import (
     Guiding,
     Json,
     Out,
+    Real,
     Run,
     Whole,
     place,
@@ -79,7 +79,7 @@ class What:
     mask: Files = None
     reference: Files = None
     factor: Whole = 4
-    strength: float = 1.0
+    strength: Real = 1.0
     from_label: str | None = None
     to_label: str | None = None
     upscale: Whole | None = None
@@ -135,6 +135,10 @@ def edit(
     read = (*(what.image or ()), *(what.mask or ()), *(what.reference or ()), replay)
     where = place(out, run, *read, how.classifier, force=force)
     if replay is not None:
+        inputs = replace(What(), image=what.image, mask=what.mask, reference=what.reference)
+        if what != inputs or how != Guiding():
+            got, takes = "with other settings", "the inputs alone: the picture holds its settings"
+            raise UserError("E-CONFIG", where="replay", got=got, takes=takes)
         return _replay(replay, model, what, where, as_json=json)
     wanted = what.wanted()
     guiding = {"classifier": how.classifier, "classifier_scale": how.classifier_scale}
@@ -144,7 +148,7 @@ def edit(
     task = job.task(model, recipe, wanted)
     notes = list(dict.fromkeys(note for piece in task.pieces for note in piece.notes))
     for note in notes:
-        print(visible(f"note  {note}"), file=sys.stderr)
+        say(f"note  {note}")
     with claim_edits(task, where) as folder, Stop() as stop:
         made = watched(write_edits(folder, task), folder, len(task.wishes), stop)
     n = made.resumed + made.pictures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from steerable.core.errors import UserError
 
 from .console import Bar, duration, result, say_alias
-from .options import AllowCode, Count, Json, Run, Sampling, Whole, Words
+from .options import REAL, AllowCode, Count, Json, Run, Sampling, Whole, Words
 from .reading import data_of, shown
 
 if TYPE_CHECKING:
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from steerable.jobs.model import Model
     from steerable.recipes.recipe import Recipe
 
-__all__ = ["evaluate", "evaluation_lines", "report_of", "run_evaluation"]
+__all__ = ["evaluate", "evaluation_lines", "evaluation_object", "report_of", "run_evaluation"]
 
 
 def evaluate(
     run: Run,
     /,
     *,
-    against: Annotated[str | None, Parameter(name=["--against", "--data"])] = None,
+    against: Annotated[str | None, Parameter(name=["--against", "--data"], help=REAL)] = None,
     n: Count = 2000,
     budget: str = "",
     how: Sampling | None = None,
@@ -46,9 +47,6 @@ def evaluate(
 
     Parameters
     ----------
-    against
-        Real pictures to compare with: a folder, a file or a built-in set; the data of the run by
-        default.
     n
         Number of samples, at most; of held-out pictures for a classifier.
     budget
@@ -61,8 +59,13 @@ def evaluate(
         `auto` for where torch-fidelity keeps downloads. Needs the extra `eval-ref`.
     fail_under
         MEASURE=VALUE such as accuracy=0.9: exit code 9 if it is less. May be repeated.
+        Measures: accuracy, spread, spread_pixels, frechet, frechet_infinity, kid,
+        two_sample, precision, recall, density, coverage, repeats, memorisation,
+        near_copies, colour, tint, contrast, dead, classification_score, fid, bits_per_dim,
+        r2 of NAME, retrieval of NAME.
     fail_over
-        MEASURE=VALUE such as kid=0.01: exit code 9 if it is more. May be repeated.
+        MEASURE=VALUE such as kid=0.01: exit code 9 if it is more; the same measures. May be
+        repeated.
     seed
         Seed of the first sample.
     """
@@ -74,6 +77,7 @@ def evaluate(
     gates = [(*_gate(text), 1) for text in fail_under or []]
     gates += [(*_gate(text), -1) for text in fail_over or []]
     _known([name for name, _, _ in gates])
+    _passable(gates)
     weights = "" if reference_fid == "auto" else reference_fid
     effort = Effort(n, seed, _seconds(budget), extractor, weights)
     model = api.load(run, allow_code=allow_code or ())
@@ -86,8 +90,7 @@ def evaluate(
     if Path(run).is_dir():
         for line in report_of(Path(run), model, found):
             Bar().say(line)
-    told = {**found.result, "seconds": found.seconds}
-    result(told, as_json=json, lines=evaluation_lines(found))
+    result(evaluation_object(found), as_json=json, lines=evaluation_lines(found))
     _check(gates, found.result)
     return 0
 
@@ -114,10 +117,13 @@ def _gate(text: str) -> tuple[str, float]:
     """
     name, _, number = text.partition("=")
     try:
-        return name.strip(), float(number)
-    except ValueError as error:
-        takes = "MEASURE=NUMBER, such as accuracy=0.9"
-        raise UserError("E-CONFIG", where="bar", got=repr(text), takes=takes) from error
+        bar = float(number)
+    except ValueError:
+        bar = math.nan
+    if not math.isfinite(bar):  # no figure is below nan, so such a bar would never be missed
+        takes = "MEASURE=NUMBER with a finite number, such as accuracy=0.9"
+        raise UserError("E-CONFIG", where="bar", got=repr(text), takes=takes)
+    return name.strip(), bar
 
 
 def _known(names: list[str]) -> None:
@@ -132,6 +138,20 @@ def _known(names: list[str]) -> None:
         if name not in MEANS and not name.startswith(("r2 of ", "retrieval of ")):
             takes = ", ".join([*MEANS, "r2 of NAME", "retrieval of NAME"])
             raise UserError("E-CONFIG", where="bar", got=f"measure '{name}'", takes=takes)
+
+
+def _passable(gates: list[tuple[str, float, int]]) -> None:
+    """Refuse bars between which there is nothing.
+
+    Raises:
+        UserError: E-CONFIG.
+    """
+    for name in {name for name, _, _ in gates}:
+        low = max((bar for n, bar, sign in gates if n == name and sign > 0), default=-math.inf)
+        high = min((bar for n, bar, sign in gates if n == name and sign < 0), default=math.inf)
+        if low > high:
+            got = f"{name} is to be at least {low:g} and at most {high:g}"
+            raise UserError("E-CONFIG", where="bar", got=got, takes="bars that can be met")
 
 
 def _check(gates: list[tuple[str, float, int]], report: dict[str, Any]) -> None:
@@ -196,6 +216,40 @@ def run_evaluation(model: Model, against: str | None, recipe: Recipe, effort: Ef
             bar.show(looking.done / looking.of, stage)
     assert found is not None
     return found
+
+
+def evaluation_object(found: Evaluation) -> dict[str, Any]:
+    """The report as one object, with the main figures at its top by the names they always had.
+
+    A figure that was not measured is None. `seconds` is the whole time; that of each stage stands
+    under `stages`.
+    """
+    r, stages = found.result, found.seconds
+    timed = {"seconds": round(sum(stages.values()), 1), "stages": dict(stages)}
+    if found.sample is None:
+        return {**r, **timed}
+    measures, judge, n = r["measures"], r.get("judge") or {}, r["settings"]["n"]
+    accuracy, frechet = measures.get("accuracy", {}), measures.get("frechet", {})
+    return {
+        **r,
+        "accuracy": accuracy.get("value"),
+        "accuracy_error": accuracy.get("error"),
+        "judge_accuracy": judge.get("accuracy"),
+        "judge_n": judge.get("n"),
+        "judge_sha256": judge.get("sha256"),
+        "frechet": frechet.get("value"),
+        "frechet_error": frechet.get("error"),
+        "frechet_floor": frechet.get("floor"),
+        "frechet_floor_error": frechet.get("floor_std"),
+        "frechet_n": frechet.get("n"),
+        "frechet_reference": r["reference"]["part"],
+        "n": n,
+        "sampler": r["settings"]["sampler"],
+        "guidance": r["settings"]["guidance"],
+        "calls_per_sample": r["settings"]["calls_per_sample"],
+        "samples_per_second": round(n / max(stages.get("samples", 0.0), 0.1), 2),
+        **timed,
+    }
 
 
 def evaluation_lines(found: Evaluation) -> list[str]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from steerable.core.errors import UserError
 
-from .console import result
-from .options import AllowCode, Flag, Json, Run
+from .console import Bar, result
+from .options import AllowCode, Flag, Json, Real, Run
 
 __all__ = ["counts_of", "grid"]
 
@@ -31,7 +31,7 @@ def grid(
     *,
     steps: str = "4,6,8,10",
     sampler: str | None = None,
-    guidance: float | None = None,
+    guidance: Real | None = None,
     refine: bool = True,
     dry_run: Flag = False,
     allow_code: AllowCode = None,
@@ -57,9 +57,14 @@ def grid(
     from steerable.jobs.sample import steered
 
     counts = counts_of(steps)
+    bar = Bar()
+    ways = ", then searches with the sampler, which takes minutes" if refine else ""
+    bar.say(f"plan     grids of {steps} steps: follows fine paths of the model{ways}")
     model = api.load(run, allow_code=allow_code or ())
     recipe = steered(model.recipe, guidance=guidance, sampler=sampler)
+    bar.say("fits the levels")
     tables = job.tables_for(model, recipe, counts, refine=refine)
+    bar.say("compares with the present grid, on noise that was not fitted on")
     rows = job.compared(model, recipe, tables)
     made = recipe if dry_run else job.write(model, recipe, tables)
     plain = {

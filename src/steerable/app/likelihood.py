@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any, Literal
 
+from steerable.core.errors import UserError
+
 from .console import Bar, duration, result
-from .options import AllowCode, Count, Data, Json, Run, Whole
+from .options import AllowCode, Count, Data, Json, Real, Run, Whole
 from .reading import data_of
 
 __all__ = ["likelihood"]
@@ -20,7 +22,7 @@ def likelihood(
     n: Count = 100,
     trace: Literal["auto", "exact", "hutchinson"] = "auto",
     probes: Whole = 1,
-    tolerance: float = 1e-5,
+    tolerance: Real = 1e-5,
     conditional: bool = True,
     allow_code: AllowCode = None,
     json: Json = False,
@@ -43,6 +45,11 @@ def likelihood(
     from steerable import api
     from steerable.jobs.likelihood import integral_for
 
+    if trace == "exact" and probes != 1:
+        takes = "one of them: probes are for the trace hutchinson"
+        raise UserError(
+            "E-CONFIG", where="probes", got=f"{probes} with an exact trace", takes=takes
+        )
     model = api.load(run, allow_code=allow_code or ())
     how = integral_for(model.spec, trace, probes=probes, tolerance=tolerance)
     held_out = data_of(model, data).held_out

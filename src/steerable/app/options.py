@@ -6,6 +6,7 @@ together are a dataclass, which the command line takes apart and puts together a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,14 @@ from cyclopts import Parameter, Token, convert
 
 from steerable.core.errors import UserError
 
+from .examples import BUILT_IN
+
 if TYPE_CHECKING:
     from steerable.jobs.output import Place
 
 __all__ = [
-    "AllowCode", "Cond", "Count", "Data", "Flag", "Force", "Grid", "Guiding", "Json", "Out", "Run",
+    "REAL", "AllowCode", "Cond", "Count", "Data", "Flag", "Force", "Grid", "Guiding", "Json", "Out",
+    "Real", "Run",
     "Sampling", "Walk", "Whole", "Words", "interval_of", "place", "told",
 ]  # fmt: skip
 
@@ -39,12 +43,21 @@ def _path(_: Any, tokens: Sequence[Token]) -> Path:
     return Path(tokens[0].value)
 
 
+def _real(_: Any, tokens: Sequence[Token]) -> float:
+    """A finite number: `nan`, `inf` and 1e400 are numbers to Python, and no setting."""
+    number = convert(float, tokens)
+    if not math.isfinite(number):
+        raise ValueError(f'"{tokens[0].value}" is not a finite number.')
+    return number
+
+
 Whole = Annotated[int, Parameter(converter=_whole)]
+Real = Annotated[float, Parameter(converter=_real)]
 Count = Annotated[Whole, Parameter(name=["-n", "--n"])]
 Flag = Annotated[bool, Parameter(negative=())]
 Words = Annotated[list[str] | None, Parameter(negative=())]
 
-REAL = "Real pictures: a folder, a file or a built-in set; the data of the run by default."
+REAL = f"Real pictures: a folder, a file or {BUILT_IN}; the data of the run by default."
 FORCE = "Write where files lie that this command has not made, and over those of the same name."
 OTHER = "Another condition as NAME=VALUE: a class name, numbers or words; may be repeated."
 CODE = "Module of your own whose parts a model file or run may name; may be repeated."
@@ -76,7 +89,7 @@ class Sampling:
         Kind of sampler; see steerable parts samplers.
     """
 
-    guidance: float | None = None
+    guidance: Real | None = None
     interval: str | None = None
     steps: Whole | None = None
     sampler: str | None = None
@@ -109,7 +122,7 @@ class Guiding:
 
     sampling: Sampling = field(default_factory=Sampling)
     classifier: str | None = None
-    classifier_scale: float | None = None
+    classifier_scale: Real | None = None
     set_: Annotated[Words, Parameter(name="--set")] = None
 
 
@@ -130,7 +143,7 @@ class Walk:
 
     label: str | None = None
     cond: Cond = None
-    guidance: float = 1.0
+    guidance: Real = 1.0
     steps: Whole | None = None
 
 
@@ -138,11 +151,13 @@ def told(label: str | None, cond: list[str] | None) -> dict[str, str]:
     """Every condition by its name, the label among them.
 
     Raises:
-        UserError: E-CONFIG for a condition that is not NAME=VALUE.
+        UserError: E-CONFIG for a condition that is not NAME=VALUE, or is said in two ways.
     """
-    from steerable.jobs.wish import parsed
+    from steerable.jobs.wish import agree, parsed
 
-    return {**parsed(cond or []), **({} if label is None else {"label": label})}
+    found = parsed(cond or [])
+    agree("label", label, found.get("label"))
+    return {**found, **({} if label is None else {"label": label})}
 
 
 def interval_of(text: str | None) -> tuple[float, float] | None:

@@ -61,6 +61,7 @@ def sample(
     """
     from steerable import api
     from steerable.jobs import sample as job
+    from steerable.jobs.conflicts import check_classifier
     from steerable.jobs.sample_files import claim_samples, write_samples
     from steerable.jobs.steering import with_classifier
 
@@ -68,6 +69,7 @@ def sample(
     model = api.load(run, allow_code=allow_code or ())
     own = with_classifier(model, how.classifier, how.classifier_scale)
     recipe = job.steered(own, **how.sampling.chosen(), settings=how.set_ or ())
+    check_classifier(recipe, how.classifier, how.classifier_scale)
     say_alias(how.sampling.sampler)
     wanted = _wanted(model, recipe, label or [], cond or [], n=n, seed=seed)
     where = place(out, run, how.classifier, force=force)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -40,9 +41,9 @@ def numbers_of(text: str | None, where: str, *, whole: bool = False) -> list[flo
         return []
     try:
         if ":" not in text:
-            found = [float(part) for part in text.split(",")]
+            found = [_finite(part) for part in text.split(",")]
         else:
-            low, high, *count = (float(part) for part in text.split(":"))
+            low, high, *count = (_finite(part) for part in text.split(":"))
             many = int(count[0]) if count else 5
             if len(count) > 1 or not 2 <= many <= 100:
                 raise ValueError(text)
@@ -53,6 +54,18 @@ def numbers_of(text: str | None, where: str, *, whole: bool = False) -> list[flo
         takes = "1,2,4 or LOW:HIGH or LOW:HIGH:COUNT"
         raise UserError("E-CONFIG", where=where, got=repr(text)[:80], takes=takes) from error
     return found
+
+
+def _finite(text: str) -> float:
+    """A number that is one.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def sweep(
@@ -101,10 +114,13 @@ def sweep(
     from steerable.jobs.pictures import rows_left_out
 
     settings = _listed(guidance, interval, steps, sampler)
+    bar = Bar()
+    bar.say(f"plan     {len(settings)} settings, {n} pictures each; reads the data first")
     model = api.load(run, allow_code=allow_code or ())
     where = place(out, run, data, force=force)
     with job.claim_sweep(model, settings, where, n=n, seed=seed, data=data) as folder:
-        tried = _watched(job.sweep(model, data_of(model, data), settings, n=n, seed=seed))
+        steps = job.sweep(model, data_of(model, data), settings, n=n, seed=seed)
+        tried = _watched(steps, bar)
         files = job.write(folder, model, tried)
     choice = job.best(tried)
     if keep:
@@ -139,15 +155,21 @@ def _listed(
     )
 
 
-def _watched(steps: Iterator[Sweeping]) -> list[Tried]:
+def _watched(steps: Iterator[Sweeping], bar: Bar) -> list[Tried]:
     """Run a sweep with progress on stderr."""
-    bar, start, tried = Bar(), time.monotonic(), []
+    begun, tried = (0.0, 0.0), []  # when the first picture began, and the share done by then
     for step in steps:
+        share, now = (step.done + step.within) / step.of, time.monotonic()
         if step.tried is not None:
             tried.append(step.tried)
-            left = (time.monotonic() - start) / step.done * (step.of - step.done)
             bar.say(_line(step.tried))
-            bar.show(step.done / step.of, f"{step.done} settings  {duration(left)} left")
+        if not share:
+            bar.show(share, "the judge looks at real pictures")
+        elif not begun[0]:
+            begun = now, share
+        else:
+            left = (now - begun[0]) / (share - begun[1]) * (1 - share)
+            bar.show(share, f"{step.done} settings  {duration(left)} left")
     return tried
 
 

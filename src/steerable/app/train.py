@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from .console import Bar, Stop, duration, result
+from .examples import BUILT_IN, PRESETS
 from .options import AllowCode, Flag, Json, Whole, Words
 from .reading import read
 
@@ -16,16 +17,19 @@ if TYPE_CHECKING:
     from steerable.jobs.run import Run
     from steerable.jobs.train import Iteration
 
+DATA = f"A folder of pictures or of class sub-folders, a .npz file, or a built-in set: {BUILT_IN}."
+PRESET = f"What to train: {PRESETS}; flow by default."
+
 __all__ = ["plan_lines", "run_training", "train"]
 
 
 def train(
-    data: str | None = None,
+    data: Annotated[str | None, Parameter(help=DATA)] = None,
     /,
     *,
     run: Path | None = None,
     budget: str | None = None,
-    preset: str | None = None,
+    preset: Annotated[str | None, Parameter(help=PRESET)] = None,
     size: str | None = None,
     config: Path | None = None,
     from_: Annotated[str | None, Parameter(name="--from")] = None,
@@ -40,14 +44,10 @@ def train(
 
     Parameters
     ----------
-    data
-        A folder of class sub-folders, a .npz file, or a built-in set: fashion, digits.
     run
         The run folder; runs/NAME by default.
     budget
         How long: 90s, 10m, 1h30m, '5000 iterations' or '200000 images'; 10m by default.
-    preset
-        What to train; flow by default.
     size
         Size of the network: xs, s, m, l, xl; chosen by the budget by default.
     config
@@ -65,11 +65,17 @@ def train(
     """
     from steerable import api
     from steerable.jobs.board import require_board
+    from steerable.jobs.conflicts import check_settings
     from steerable.jobs.start import Start
+    from steerable.jobs.wish import check_seed
 
     if board:
         require_board()
 
+    if seed is not None:
+        check_seed(seed)
+    typed = {"training.seed": seed, "training.budget": budget, "preset": preset}
+    check_settings(set_ or [], typed)
     settings = list(set_ or []) + ([f"training.seed={seed}"] if seed is not None else [])
     where = run or Path("runs") / (Path(data).name if data else "run")
     modules = tuple(allow_code or ())

@@ -66,10 +66,10 @@ def fault(error: OSError, path: Path, *, need: int, free: int, kept: str) -> Use
     got = "; ".join([error.strerror or str(error), *getattr(error, "__notes__", [])])
     do = "check that the folder exists and may be written, then start the same command again"
     if error.errno in PASSING:
-        do = "check the disk, then start the same command again: it resumes"
+        do = "check the disk, then start the same command again"
     if error.errno in FULL:
         got += f": needs {need} bytes, free {free}"
-        do = "free space, then start the same command again: it resumes"
+        do = "free space, then start the same command again"
     return UserError("E-DISK", where=path.name, got=got, kept=kept, do=do)
 
 

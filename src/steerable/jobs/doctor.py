@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from .doctor_findings import (
     sizes,
 )
 from .doctor_labels import Suspects
+from .wish import check_seed
 
 __all__ = ["Checking", "Diagnosis", "diagnose"]
 
@@ -91,7 +93,8 @@ def diagnose(
     Raises:
         UserError: E-LIMIT for a time or a seed out of range; E-CONFIG for a budget that is none.
     """
-    if not seconds >= 0:
+    check_seed(seed)
+    if not 0 <= seconds < math.inf:
         raise UserError("E-LIMIT", where="seconds of the check", got=str(seconds), takes="0 up")
     if not -(2**63) <= seed < 2**63:
         raise UserError("E-LIMIT", where="seed of the check", got=str(seed), takes="64 bits")

@@ -27,8 +27,9 @@ __all__ = [
     "cut",
     "disk",
     "folder",
-    "is_temporary",
     "free_name",
+    "is_temporary",
+    "nowhere",
     "lock",
     "probe",
     "publish",
@@ -133,6 +134,11 @@ def append(path: Path, *lines: str) -> None:
             disk.close(fd)
 
     _attempt(once, path, need=len(data), kept="the lines before")
+
+
+def nowhere() -> int:
+    """A descriptor of the device that takes all and gives nothing."""
+    return os.open(os.devnull, os.O_RDWR)
 
 
 def publish(directory: Path, files: Mapping[str, bytes | memoryview], *, kept: str = "") -> None:

@@ -7,7 +7,7 @@ picture up to its noise and down again. All of it travels with the wishes, so it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,11 @@ from torch import Tensor
 
 from steerable.core.errors import UserError
 from steerable.core.types import Spec
+from steerable.recipes.aliases import resolve
 from steerable.recipes.part import find, kinds
 from steerable.recipes.recipe import Recipe, checked
 
+from .conflicts import check_classifier, check_sampling
 from .edit_given import Edit, Piece, check_edit, pieces
 from .encode import GRID, SAMPLER, STEPS, deterministic, encoded
 from .model import Model
@@ -130,9 +132,8 @@ def planned(model: Model, wanted: Edit, **chosen: Any) -> Recipe:
     Raises:
         UserError: E-CONFIG or E-LIMIT for a value that cannot be taken.
     """
-    own = with_classifier(
-        model, chosen.pop("classifier", None), chosen.pop("classifier_scale", None)
-    )
+    classifier = chosen.pop("classifier", None), chosen.pop("classifier_scale", None)
+    own = with_classifier(model, *classifier)
     check_edit(wanted, askable(model, own))
     sees = any(part.kind == "mask" for part in own.conditions.values())
     method = method_of(wanted, sees)
@@ -150,7 +151,7 @@ def planned(model: Model, wanted: Edit, **chosen: Any) -> Recipe:
         usual = {"steps": NOISY_STEPS}
         if not find("sampler", own.sampler.kind).stochastic:
             usual["sampler"] = "ancestral" if method == "repaint" else NOISY
-    chosen = {**usual, **chosen}
+    typed, chosen = chosen, {**usual, **chosen}
     grid = chosen.pop("grid_kind", None) if method == "repaint" else None
     steer = steered(own, **chosen)
     tree = steer.plain()
@@ -164,10 +165,32 @@ def planned(model: Model, wanted: Edit, **chosen: Any) -> Recipe:
     if made.sampler.strength != wanted.strength:
         takes = "the strength of the edit"
         raise UserError("E-CONFIG", where="--set sampler.strength", got="another", takes=takes)
+    if settings:
+        _check_conflicts(made, wanted, typed)
+        check_classifier(made, *classifier)
     if translates:
         asked(model.spec, "label", wanted.to_label)  # a classifier's would do nothing
         deterministic(made.sampler.sampler(), made.sampler.kind)
     return made
+
+
+def _check_conflicts(made: Recipe, wanted: Edit, typed: Mapping[str, Any]) -> None:
+    """Refuse a setting that contradicts an option; a sampler's name of another program is read.
+
+    Raises:
+        UserError: E-CONFIG.
+    """
+    alias = resolve(typed["sampler"]) if "sampler" in typed else None
+    weighed = typed.get("guidance") != 1.0 or any(part.kind == "cfg" for part in made.guidance)
+    check_sampling(
+        made,
+        steps=typed.get("steps"),
+        sampler=alias.kind if alias else typed.get("sampler"),
+        grid=typed.get("grid_kind"),
+        guidance=typed.get("guidance") if weighed else None,
+        interval=typed.get("interval"),
+        factor=wanted.factor if wanted.factor != Edit.factor else None,
+    )
 
 
 def _back_and_forth(sampling: dict[str, Any], grid: str | None) -> None:

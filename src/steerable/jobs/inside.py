@@ -24,7 +24,7 @@ from .attended import Attended, attended, has_attention
 from .data import known_to, splits_for
 from .levels import level_losses, mirrored, summary, trained_at
 from .model import Model
-from .wish import Wish, wishes
+from .wish import Wish, check_seed, wishes
 
 __all__ = ["Inside", "Progress", "look", "schedule", "similarity"]
 
@@ -216,6 +216,7 @@ def look(
     """
     if not 2 <= items <= 10_000:
         raise UserError("E-LIMIT", where="n", got=str(items), takes="2 to 10,000")
+    check_seed(seed)
     net, recipe = model.denoiser, model.recipe
     splits, why = _data(model, data)
     wish = _wish(model.spec, splits, label, cond or {}, seed)

@@ -19,6 +19,7 @@ from steerable.recipes.aliases import resolve
 from steerable.recipes.conditioning import INNER, guided
 from steerable.recipes.recipe import Recipe, checked
 
+from .conflicts import check_sampling
 from .given import check_weighed, given
 from .model import Model, versions
 from .pictures import bytes_of
@@ -82,6 +83,7 @@ def steered(
     elif interval is not None or guidance not in (None, 1.0):
         takes = "weight 1: this model was trained without a condition"
         raise UserError("E-CONFIG", where="guidance", got=str(guidance or interval), takes=takes)
+    asked_grid = grid_kind is not None
     alias = resolve(sampler) if sampler is not None else None
     if alias is not None:
         sampler, grid_kind = alias.kind, grid_kind or alias.grid
@@ -97,6 +99,8 @@ def steered(
     changed = checked(tree, recipe.origin.naming(sampler, grid_kind)).with_set(settings)
     if settings and not conditional:
         check_weighed(changed)
+    typed = {"guidance": guidance if conditional else None, "interval": interval, "steps": steps}
+    check_sampling(changed, **typed, sampler=sampler, grid=grid_kind if asked_grid else None)
     return changed
 
 

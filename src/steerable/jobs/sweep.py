@@ -27,7 +27,7 @@ from .lettering import plot_text, shortened
 from .model import Model, read_about
 from .output import Folder, Place, claim
 from .pictures import png, sheet
-from .sample import sample, steered
+from .sample import Sample, sample, steered
 from .wish import Wish
 
 __all__ = [
@@ -98,11 +98,15 @@ class Tried:
 
 @dataclass(frozen=True)
 class Sweeping:
-    """Progress: settings that are done of all, and the one that has just been."""
+    """Progress: settings that are done of all, and the one that has just been.
+
+    `within` is the share of the next one that is done.
+    """
 
     done: int
     of: int
     tried: Tried | None = None
+    within: float = 0.0
 
 
 def sweep(
@@ -138,8 +142,11 @@ def sweep(
     labels = torch.arange(n) % len(names)
     for i, (setting, recipe) in enumerate(zip(settings, recipes, strict=True)):
         start = time.monotonic()
-        *_, last = sample(model, recipe, wanted)
-        made, seconds = last.sample, time.monotonic() - start
+        made: Sample | None = None
+        for step in sample(model, recipe, wanted):
+            made = step.sample
+            yield Sweeping(i, len(settings), within=step.done / step.of)
+        seconds = time.monotonic() - start
         assert made is not None
         spread = _spread(judge.look(made.x)[0], labels, len(names))
         result = {

@@ -17,6 +17,7 @@ from .tour_fault import broken
 from .tour_line import Forward, forward, reverse, tilts
 from .tour_plane import RATIOS, Field, grids, orders, pooled, training, walks
 from .tour_plane import field as score_field
+from .wish import check_seed
 
 __all__ = ["Stage", "tour", "touring"]
 
@@ -42,8 +43,10 @@ def touring(out: str | Path, *, seed: int = 0) -> Iterator[Stage]:
         seed: Of the worlds, the noise and the network.
 
     Raises:
-        UserError: E-EXTRA without matplotlib and Jinja2; E-DISK if it cannot be written.
+        UserError: E-EXTRA without matplotlib and Jinja2; E-DISK if it cannot be written; E-LIMIT
+            for a seed that is none.
     """
+    check_seed(seed)
     _require()
     shown: dict[str, Any] = {"seed": seed, "version": steerable.__version__}
     yield Stage(0.0, "noising and sampling on a line")

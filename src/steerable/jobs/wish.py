@@ -21,8 +21,8 @@ from steerable.intake.columns import words_of
 from steerable.intake.names import Names, folded
 
 __all__ = [
-    "Wish", "all_asked", "as_asked", "asked", "batches", "check_counts", "conditioned", "parsed",
-    "wishes",
+    "Wish", "agree", "all_asked", "as_asked", "asked", "batches", "check_counts", "check_seed",
+    "conditioned", "parsed", "wishes",
 ]  # fmt: skip
 
 
@@ -43,6 +43,9 @@ class Wish:
     seed: int = 0
     given: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+
     @property
     def label(self) -> str | None:
         """The class name, if the condition `label` is asked for."""
@@ -57,6 +60,16 @@ class Wish:
 
 def _written(value: Sequence[Any]) -> str:
     return " ".join(v if isinstance(v, str) else f"{v:g}" for v in value)
+
+
+def check_seed(seed: int) -> None:
+    """Check a seed, which is a whole number that a generator takes.
+
+    Raises:
+        UserError: E-LIMIT.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise UserError("E-LIMIT", where="seed", got=repr(seed)[:40], takes="0 to 2^63 - 1")
 
 
 def check_counts(n: int, seed: int) -> None:
@@ -189,9 +202,23 @@ def parsed(assignments: Sequence[str]) -> dict[str, str]:
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise UserError("E-CONFIG", where="--cond", got=repr(text), takes="NAME=VALUE")
+            raise UserError("E-CONFIG", where="--cond", got=repr(text)[:80], takes="NAME=VALUE")
+        agree(name.strip(), found.get(name.strip()), value.strip())
         found[name.strip()] = value.strip()
     return found
+
+
+def agree(name: str, one: Any, other: Any) -> None:
+    """Check that a condition is not asked to be two things; None is not asked for.
+
+    Raises:
+        UserError: E-CONFIG.
+    """
+    if one is None or other is None or str(one).casefold() == str(other).casefold():
+        return
+    got = f"both {one!r} and {other!r}"[:160]
+    do = "--label twice, or 'a|b', asks for several classes" if name == "label" else ""
+    raise UserError("E-CONFIG", where=name, got=got, takes="one of them", do=do)
 
 
 def wishes(
@@ -217,6 +244,8 @@ def wishes(
     check_counts(n, seed)
     given = {_condition(spec, name): value for name, value in (cond or {}).items()}
     fixed = {name: _either(spec, name, value) for name, value in given.items()}
+    for name in labels:
+        agree("label", name, given.get("label"))
     if labels and "label" not in spec.labels:
         asked(spec, "label", labels[0])
     names = [_either(spec, "label", name) for name in labels]

@@ -8,7 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steerable.core.errors import UserError
+
 __all__ = ["Classifier"]
+
+SMALLEST = 4  # least side of a picture: it is halved, and quarters of it are looked at
 
 
 def _convolution(inside: int, outside: int) -> nn.Sequential:
@@ -49,8 +53,14 @@ class Classifier(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def features(self, x: Tensor) -> Tensor:
-        """Activations of the last hidden layer after its ReLU, (B,128)."""
-        assert min(x.shape[-2:]) >= 4, "pictures of at least 4 x 4"
+        """Activations of the last hidden layer after its ReLU, (B,128).
+
+        Raises:
+            UserError: E-EVAL for pictures that cannot be halved twice.
+        """
+        if min(x.shape[-2:]) < SMALLEST:
+            got, takes = "pictures of {} x {}".format(*x.shape[-2:]), "4 x 4 or larger"
+            raise UserError("E-EVAL", where="judge", got=got, takes=takes)
         x = _halved(self.first(x.contiguous(memory_format=torch.channels_last)))
         x = self.third(_halved(self.second(x)))
         # Four quarters rather than one mean: where a shape sits is part of what it is.

@@ -30,6 +30,8 @@ from steerable.core.sample import Sampler
 from steerable.core.steer import Constraint, Guidance, Operator
 from steerable.core.types import Range, Splits
 
+from .booleans import no_boolean
+
 __all__ = ["ROOMS", "Part", "build", "check", "describe", "find", "kinds"]
 
 ROOMS: dict[str, str] = {
@@ -206,13 +208,20 @@ def _schema(room: str, kind: str) -> type[BaseModel]:
         missing = default is inspect.Parameter.empty
         fields[name] = (bare, Field(... if missing else default, **bounds))
     config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    return create_model(kind.replace(":", "_").replace(".", "_"), __config__=config, **fields)
+    name = kind.replace(":", "_").replace(".", "_")
+    return create_model(
+        name, __config__=config, __validators__={"no_boolean": no_boolean}, **fields
+    )
 
 
 def explained(error: ValidationError, where: str, known: list[str]) -> UserError:
     """The first fault of a validation as a UserError."""
     first = error.errors()[0]
     path = ".".join([where, *(str(p) for p in first["loc"])]).strip(".")
+    inner = first.get("ctx", {}).get("error")
+    if isinstance(inner, UserError):  # that says it better
+        path = ".".join([path, inner.where])
+        return UserError("E-CONFIG", where=path, got=inner.got, takes=inner.takes, do=inner.do)
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
         near = difflib.get_close_matches(name, known, 1)
@@ -223,7 +232,7 @@ def explained(error: ValidationError, where: str, known: list[str]) -> UserError
     if first["type"] == "missing":
         return UserError("E-CONFIG", where=path, got="nothing", takes="a value: it has no default")
     takes = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return UserError("E-CONFIG", where=path, got=repr(first["input"]), takes=takes)
+    return UserError("E-CONFIG", where=path, got=repr(first["input"])[:80], takes=takes)
 
 
 def check(room: str, part: Part, where: str = "") -> Part:

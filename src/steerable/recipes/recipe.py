@@ -25,6 +25,7 @@ from steerable.core.errors import UserError
 from steerable.core.sample import Sampler
 from steerable.intake.plain import plain_bytes
 
+from .booleans import no_boolean
 from .conditioning import INNER
 from .origin import FOREIGN, OWN, Origin, artefact
 from .part import Part, build, check, explained
@@ -48,6 +49,8 @@ class Sampling(BaseModel):
     grid: Part = Part(kind="log_snr")
     strength: float = Field(1.0, gt=0, le=1)  # time to begin at; below 1 from a noised picture
     options: dict[str, Any] = Field(default_factory=dict)
+
+    _numbers = no_boolean
 
     @model_validator(mode="before")
     @classmethod
@@ -176,11 +179,13 @@ class Recipe(BaseModel):
         for assignment in assignments:
             path, equals, text = assignment.partition("=")
             if not equals or not path:
-                raise UserError("E-CONFIG", where="--set", got=repr(assignment), takes="path=value")
+                raise UserError(
+                    "E-CONFIG", where="--set", got=repr(assignment)[:80], takes="path=value"
+                )
             try:
                 value = yaml.safe_load(text)
             except yaml.YAMLError as error:
-                raise UserError("E-CONFIG", where=f"--set {path}", got=repr(text)) from error
+                raise UserError("E-CONFIG", where=f"--set {path}", got=repr(text)[:80]) from error
             _assign(tree, path.strip().split("."), value, path)
             origin = origin.naming(text)  # what is typed here is the user's own word
         return checked(tree, origin)

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from steerable.core.errors import UserError
 
+from .booleans import no_boolean
+
 __all__ = ["Budget", "Training"]
 
 
@@ -29,9 +31,9 @@ class Budget(BaseModel):
             UserError: E-CONFIG if the text is none of these, or nothing is left to do.
         """
         plain = text.strip().lower().replace(" ", "").replace(",", "").replace("_", "")
-        counted = re.fullmatch(r"(\d+)(iterations?|its?|images?|imgs?)", plain)
+        counted = re.fullmatch(r"(\d{1,15})(iterations?|its?|images?|imgs?)", plain)
         timed = re.fullmatch(
-            r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", plain
+            r"(?:(\d{1,9}(?:\.\d+)?)h)?(?:(\d{1,9}(?:\.\d+)?)m)?(?:(\d{1,9}(?:\.\d+)?)s)?", plain
         )
         if counted and int(counted[1]) > 0:
             unit = "iterations" if counted[2].startswith("it") else "images"
@@ -41,7 +43,7 @@ class Budget(BaseModel):
             if hours or minutes or seconds:
                 return cls(seconds=hours * 3600 + minutes * 60 + seconds)
         takes = "a time such as 90s, 10m or 1h30m, or '5000 iterations', or '200000 images'"
-        raise UserError("E-CONFIG", where="budget", got=repr(text), takes=takes)
+        raise UserError("E-CONFIG", where="budget", got=repr(text)[:80], takes=takes)
 
 
 class Training(BaseModel):
@@ -93,6 +95,8 @@ class Training(BaseModel):
         "auto", description="look at a few samples while training, and warn of trouble"
     )
     threads: int = Field(0, ge=0, le=1024, description="0 leaves torch's own choice")
+
+    _numbers = no_boolean
 
     @field_validator("compile", mode="before")
     @classmethod
