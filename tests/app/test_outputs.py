@@ -273,6 +273,18 @@ def test_a_single_file_is_written_over_its_own_kind_only(tmp_path, name):
             check_file(wrong, Place(None))
 
 
+def test_an_evaluation_replaces_its_own_files_only(home, tmp_path, capsys):
+    alone = tmp_path / "alone"
+    (alone / "evaluation").mkdir(parents=True)
+    (alone / "model.safetensors").write_bytes((home / "run" / "model.safetensors").read_bytes())
+    for name in ("report.json", "report.html", "items.safetensors", "judge.safetensors"):
+        (alone / "evaluation" / name).write_bytes(b"of mine")
+        assert code_of("evaluate", alone, "--data", "pets", "-n", "10") == 2
+        assert name in capsys.readouterr().err
+        assert (alone / "evaluation" / name).read_bytes() == b"of mine"
+        (alone / "evaluation" / name).unlink()
+
+
 def test_links_to_inputs_are_the_inputs(tmp_path):
     photo = tmp_path / "photo.png"
     photo.write_bytes(b"photo")

@@ -71,6 +71,7 @@ def evaluate(
     """
     from steerable import api
     from steerable.jobs.effort import Effort
+    from steerable.jobs.report import check_folder
     from steerable.jobs.sample import steered
 
     how = how or Sampling()
@@ -85,6 +86,8 @@ def evaluate(
         got = "a classifier, which samples nothing"
         raise UserError("E-CONFIG", where="sampling settings", got=got, do="leave them out")
     settings = steered(model.recipe, **how.chosen())
+    if Path(run).is_dir():
+        check_folder(Path(run))
     say_alias(how.sampler)
     found = run_evaluation(model, against, settings, effort)
     if Path(run).is_dir():

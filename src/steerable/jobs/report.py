@@ -20,13 +20,14 @@ from .evaluate import Evaluation
 from .items import write_items
 from .lettering import plain_log, plot_text
 from .model import Model
+from .output import PAGE, Place, check_file
 from .page import rendered
 from .pictures import png, sheet
 from .run import Run
 from .sample import Sample, by_title
 from .watch import records, troubles_of
 
-__all__ = ["FOLDER", "MEANS", "write_numbers", "write_report"]
+__all__ = ["FOLDER", "MEANS", "check_folder", "write_numbers", "write_report"]
 
 FOLDER = "evaluation"  # of a run
 ROWS, ACROSS = 24, 10  # of the grid of samples, which may have a caption each
@@ -296,6 +297,22 @@ def _failed(run: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     found += [("data", warning) for warning in report.get("warnings", [])[:FAILED]]
     troubles = {row["kind"]: row for row in troubles_of(run)}
     return [*found, *((f"training: {k}", row["sentence"]) for k, row in troubles.items())]
+
+
+def check_folder(run: Path) -> None:
+    """Check, before any work, that the evaluation may be written beside a model.
+
+    In a run folder it is the run's own. Beside a model file alone there may lie anything.
+
+    Raises:
+        UserError: As `output.check_file`.
+    """
+    if (run / "recipe.yaml").is_file():
+        return
+    made = {"report.json": [b'"measures"', b'"classifies"'], "report.html": PAGE}
+    made |= {"items.safetensors": [b'"predicted"'], "judge.safetensors": [b"judge"]}
+    for name, marks in made.items():
+        check_file(run / FOLDER / name, Place(None), marks=marks)
 
 
 def write_numbers(run: Path, evaluation: Evaluation) -> Path:
