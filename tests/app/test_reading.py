@@ -142,7 +142,7 @@ def test_quick_readings_say_nothing_and_slow_ones_end_their_line(capsys):
     ],
 )  # fmt: skip
 def test_a_lack_of_memory_names_what_helps_this_command(command, error, says):
-    fault = _no_memory([command, "x"], error)
+    fault = _no_memory(command, error)
     assert says in fault.got and "are free" in fault.got and command in fault.where
     assert ("training.batch" in fault.do) == (command == "train")
     assert ("checkpoint" in fault.kept) == (command == "train")

@@ -94,7 +94,7 @@ def _no_memory(command: str, error: BaseException) -> UserError:
     free = available()
     got = f"no room for another {wanted.group(1)}" if wanted else "none left"
     got += f"; {written(free[0])} are free ({free[1]})" if free else ""
-    kept = "the last checkpoint, if there is one" if command in ("train", "demo") else ""
+    kept = "the last checkpoint of the run folder, if there is one" if command == "train" else ""
     do = LESS.get(command, LESS[""])
     return UserError("E-MEM", where=f"memory, {command or 'start'}", got=got, kept=kept, do=do)
 

@@ -277,7 +277,8 @@ def _compare(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where:
         if given is not None and given.shape != value.shape:
             faults.append(f"{name}: {tuple(given.shape)} instead of {tuple(value.shape)}")
         elif given is not None and given.dtype != value.dtype:
-            faults.append(f"{name}: {given.dtype} instead of {value.dtype}")
+            names = [str(dtype).removeprefix("torch.") for dtype in (given.dtype, value.dtype)]
+            faults.append(f"{name}: numbers of {names[0]} instead of {names[1]}")
     if faults:
         got = "; ".join(faults[:5])
         raise UserError("E-CKPT-ARCH", where=where, got=got, takes="the weights of its recipe")

@@ -36,6 +36,8 @@ def in_float32(call: Callable[[Any, Denoise], Denoise]) -> Callable[[Any, Denois
             return answer if asked == x_t.dtype else answer.to(x_t.dtype)
 
         guided = call(self, answered)
+        if guided is answered:  # a guidance that is off costs nothing
+            return denoise
 
         def rounded(x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
             nonlocal asked

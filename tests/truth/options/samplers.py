@@ -270,6 +270,74 @@ def history(kit, kind, options, orders):
         assert same == (i < orders), f"{kind} {options}: step {i}"
 
 
+def stepped(kit, sampler, count):
+    """x after some steps of the scene, and the noise z-hat and level of every call."""
+    schedule, times, x = scene(kit)
+    ask, memory, seen = Curve(kit, schedule), None, []
+
+    def heard(x_t, t):
+        answer = ask(x_t, t)
+        seen.append((answer.x0, answer.noise, float(schedule.level(t))))
+        return answer
+
+    noise = noise_of(kit)
+    for t, s in list(pairwise(times))[:count]:
+        x, memory = sampler.step(heard, x, t, s, schedule, memory, noise)
+    return x, seen, [float(schedule.level(t)) for t in times]
+
+
+def check_variables(kit) -> None:
+    """Polynomials and Heun's step in the variable that is named, flat, in y = x / alpha."""
+    schedule, times, x = scene(kit)
+    scales = [schedule(t) for t in times]
+
+    def sloped(low, high, own, other):  # integral of (l - other) / (own - other) over exp(l)
+        return ((high - other - 1) * math.exp(high) - (low - other - 1) * math.exp(low)) / (
+            own - other
+        )
+
+    deis = kit.part("samplers.deis")
+    for options, count in (({"solver_order": 2}, 2), ({}, 2), ({"solver_order": 1}, 1)):
+        got, seen, levels = stepped(kit, deis(variable="log_ratio", **options), 2)
+        y, ratio = x / scales[0][0], [math.exp(level) for level in levels]
+        y = y + (ratio[1] - ratio[0]) * seen[0][1]
+        if count == 2:
+            for mine, other in ((1, 0), (0, 1)):
+                weight = sloped(levels[1], levels[2], seen[mine][2], seen[other][2])
+                y = y + weight * seen[mine][1]
+        else:
+            y = y + (ratio[2] - ratio[1]) * seen[1][1]
+        close(got, scales[2][0] * y, f"deis over log ratio {options}")
+    for few, many in ((1, 2), (2, 3), (3, 4)):
+        history(kit, "deis", ({"solver_order": few}, {"solver_order": many}), few)
+    history(kit, "deis", ({"variable": "log_ratio"}, {}), 1)
+    assert (deis().solver_order, deis().variable) == (4, "time")
+    churn = kit.part("samplers.heun_churn")
+    got, seen, levels = stepped(kit, churn(churn=0.0, variable="ratio"), 1)
+    rise = math.exp(levels[1]) - math.exp(levels[0])
+    y = x / scales[0][0] + 0.5 * rise * (seen[0][1] + seen[1][1])
+    close(got, scales[1][0] * y, "heun over the ratio")
+    history(kit, "heun_churn", ({"variable": "ratio"}, {}), 0)
+    assert churn().variable == "line"
+
+
+def check_variants(kit) -> None:
+    """UniPC of order 2 with B = exp(-h) - 1 or -h, two steps flat (arXiv 2302.04867)."""
+    schedule, times, x = scene(kit)
+    scales = [schedule(t) for t in times]
+    for variant, scale in (("bh1", lambda h: -h), ("bh2", lambda h: math.expm1(-h))):
+        sampler = kit.part("samplers.unipc")(solver_order=2, variant=variant)
+        got, seen, levels = stepped(kit, sampler, 2)
+        (m0, _, _), (m1, _, _) = seen
+        (_, g0), (a1, g1), (a2, g2) = scales[:3]
+        h1, h2 = levels[0] - levels[1], levels[1] - levels[2]
+        y = g1 / g0 * x - a1 * (math.expm1(-h1) * m0 + 0.5 * scale(h1) * (m1 - m0))
+        bend = (m0 - m1) / ((levels[1] - levels[0]) / h2)
+        y = g2 / g1 * y - a2 * (math.expm1(-h2) * m1 + 0.5 * scale(h2) * bend)
+        close(got, y, f"unipc {variant}")
+    assert kit.part("samplers.unipc")().variant == "bh2"
+
+
 def check_orders_differ(kit) -> None:
     """`solver_order`, `solver` and `fresh` make a difference from the step on where they must."""
     history(kit, "unipc", ({"solver_order": 2}, {"solver_order": 3}), 2)
@@ -444,6 +512,8 @@ CHECKS = (
     check_midpoint,
     check_ode,
     check_orders_differ,
+    check_variables,
+    check_variants,
     check_loop,
     check_turns,
     check_not_finite,
@@ -499,12 +569,16 @@ MUTANTS = {
         (solvers.check_adams, "samplers.lms", "most=4", "most=3"),
         (solvers.check_adams, STEPS, "* (end - start).cpu()\n", "* (start - end).cpu()\n"),
     ],
-    ("sampler", "deis", ""): [
+    ("sampler", "deis", "solver_order"): [
         (solvers.check_adams, "samplers.deis", "0.1**2 + 4", "0.2**2 + 4"),
+        (check_variables, "samplers.deis", "most=self.solver_order", "most=4"),
+    ],
+    ("sampler", "deis", "variable"): [
+        (check_variables, "samplers.deis", "_VARIABLES[self.variable]", "_time"),
+        (check_variables, "samplers.deis", "_VARIABLES[self.variable]", '_VARIABLES["log_ratio"]'),
     ],
     ("sampler", "ipndm", ""): [
-        (solvers.check_adams, "samplers.ipndm", "_ADAMS[len(history) - 1]", "_ADAMS[0]",
-         "zip(weights, history, strict=True)", "zip(weights, history)"),
+        (solvers.check_adams, "samplers.ipndm", "-16 / 12, 5 / 12", "-16 / 12, 6 / 12"),
     ],
     ("sampler", "dpm2", ""): [
         (check_midpoint, "samplers.dpm2", "schedule.level(s)) / 2)", "schedule.level(s)) * 0.4)"),
@@ -529,6 +603,14 @@ MUTANTS = {
     ("sampler", "heun_churn", "churn_noise"): [
         (check_churn, CHURN, "self.churn_noise * missing", "missing"),
         (check_churn, CHURN, "self.churn_noise * missing", "self.churn_noise**2 * missing"),
+    ],
+    ("sampler", "heun_churn", "variable"): [
+        (check_variables, CHURN, 'self.variable == "line"', "True"),
+        (check_variables, CHURN, 'self.variable == "line"', "False"),
+    ],
+    ("sampler", "unipc", "variant"): [
+        (check_variants, "samplers.unipc", 'self.variant == "bh2"', "True"),
+        (check_variants, "samplers.unipc", 'self.variant == "bh2"', "False"),
     ],
     ("sampler", "restart", "low"): [
         (check_restart, RESTART, "> math.log(self.low) >=", "> math.log(0.12) >="),

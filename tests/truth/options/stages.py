@@ -177,7 +177,7 @@ def check_eval_mode(kit) -> None:
             *_, found = likelihood.likelihood(model, data, n=3, integral=integral)
             results.append([made.sample.x, noise, back, strip, torch.tensor(found.result["bpd"])])
             assert modes and not any(modes), "dropout was at work"
-            again = kit("jobs.steering").other(str(model.path), model.denoiser, "cpu")
+            again = kit("jobs.steering").other(str(model.path), model.denoiser, model.recipe)
             assert not any(m.training for m in again.network.modules())
         for a, b in zip(*results, strict=True):
             assert torch.equal(a, b), "a model with dropout answers otherwise"
