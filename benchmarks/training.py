@@ -18,7 +18,7 @@ from steerable.core.types import Batch, Spec
 from steerable.grids.log_snr import log_snr
 from steerable.guidance.cfg import Cfg
 from steerable.jobs.plan import forward_flops
-from steerable.recipes.assembly import denoiser
+from steerable.recipes.assembly import network
 from steerable.recipes.part import Part
 from steerable.recipes.presets.flow import flow
 from steerable.samplers.dpmpp_2m import Dpmpp2M
@@ -69,7 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     spec = Spec("bench", (1, 28, 28), {"label": tuple("0123456789")}, std=0.7)
-    net = denoiser(flow(spec, data=Part(kind="fashion"), size="s"), spec)
+    net = network(flow(spec, data=Part(kind="fashion"), size="s"), spec)
     batch = Batch(torch.randn(128, 1, 28, 28), {"label": torch.arange(128) % 10})
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-6, fused=True)
     noise = Noise.of(0, iteration=0, items=torch.arange(128))

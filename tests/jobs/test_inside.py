@@ -38,7 +38,7 @@ from steerable.jobs.prepare import prepare
 from steerable.jobs.sample import moments, steered
 from steerable.jobs.wish import Wish
 from steerable.oracles.points import Points
-from steerable.recipes.assembly import denoiser
+from steerable.recipes.assembly import network
 from steerable.recipes.part import build
 from tests.jobs.tiny import TINY, finish, tiny
 from tests.truth.worlds import F64, Exact, randomised
@@ -50,7 +50,7 @@ def untrained(data, *settings, at=Path("nowhere/model.safetensors")):
     """A model with random weights, no layer of which is silent, and its data."""
     recipe = steerable.recipe(data, budget="10 iterations", settings=settings)
     splits = build("data", recipe.data)
-    net = randomised(denoiser(recipe, splits.train.spec)).eval()
+    net = randomised(network(recipe, splits.train.spec)).eval()
     return Model(net, recipe, splits.train.spec, {"versions": {}}, at), splits
 
 

@@ -9,7 +9,7 @@ from steerable.core.errors import UserError
 from steerable.core.types import Spec
 from steerable.jobs.sample import drawn, moments
 from steerable.jobs.wish import wishes
-from steerable.recipes.assembly import denoiser
+from steerable.recipes.assembly import network
 from steerable.recipes.recipe import checked
 
 from ..truth.worlds import randomised
@@ -21,7 +21,7 @@ SPEC = Spec("digits", (1, 8, 8), {"label": tuple("0123456789")})
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    return randomised(denoiser(tiny(), SPEC)).eval()
+    return randomised(network(tiny(), SPEC)).eval()
 
 
 def _recipe(guidance, sampler="heun", steps=4):

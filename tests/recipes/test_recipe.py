@@ -14,7 +14,7 @@ import steerable
 from steerable.core.errors import UserError
 from steerable.core.types import Batch, Spec
 from steerable.jobs.plan import forward_flops
-from steerable.recipes.assembly import denoiser, network
+from steerable.recipes.assembly import network
 from steerable.recipes.part import Part, find
 from steerable.recipes.presets import find_preset, presets
 from steerable.recipes.recipe import Budget, checked, from_yaml
@@ -164,7 +164,7 @@ def test_a_short_run_prefers_iterations_to_a_large_batch():
 def test_the_cost_of_a_size_is_that_of_the_network_itself():
     spec = Spec("x", (1, 28, 28), {}, std=0.5)
     made = find_preset("flow")(spec, data=Part(kind="digits"), size="m")
-    net = denoiser(checked(made.plain()), spec)
+    net = network(checked(made.plain()), spec)
     facts = cost("unet", (1, 28, 28), 64)
     assert facts["parameters"] == sum(p.numel() for p in net.backbone.parameters())
     batch = Batch(torch.zeros(1, 1, 28, 28))
@@ -206,7 +206,7 @@ def test_conditions_that_there_are_not_are_refused():
     spec = Spec("x", (1, 8, 8), {"label": ("a", "b")})
     for wrong in ("conditions.label.kind=vector", "conditions.colour.kind=label"):
         with pytest.raises(UserError, match="the data does not have"):
-            denoiser(recipe().with_set([wrong]), spec)
+            network(recipe().with_set([wrong]), spec)
 
 
 def test_recipe_files_that_are_none(tmp_path):

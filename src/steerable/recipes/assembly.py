@@ -19,7 +19,7 @@ from steerable.nn.noisy_classifier import NoisyClassifier
 from .part import Part, build, find
 from .recipe import Recipe
 
-__all__ = ["Network", "classifier", "constraints", "denoiser", "grid", "guidances", "network"]
+__all__ = ["Network", "constraints", "grid", "guidances", "network"]
 
 Network = Denoiser | NoisyClassifier  # what a recipe trains: one cleans, the other names
 
@@ -40,12 +40,12 @@ def network(recipe: Recipe, spec: Spec, *, outline: bool = False) -> Network:
     # A process has no weights, and what it remembers of its schedule must be numbers.
     process = build("process", recipe.process, data_std=spec.std)
     with torch.device("meta") if outline else nullcontext():
-        make = classifier if recipe.classifies else denoiser
+        make = _classifier if recipe.classifies else _denoiser
         return make(recipe, spec, process)
 
 
-def classifier(recipe: Recipe, spec: Spec, process: Process | None = None) -> NoisyClassifier:
-    """Build process, if it is not given, and network for the classes of one label.
+def _classifier(recipe: Recipe, spec: Spec, process: Process) -> NoisyClassifier:
+    """Build the network for the classes of one label, behind a process.
 
     Raises:
         UserError: E-CONFIG if the data has no such label, E-DATA if it has less than two classes.
@@ -58,18 +58,16 @@ def classifier(recipe: Recipe, spec: Spec, process: Process | None = None) -> No
     if classes < 2:
         got, takes = f"{classes} class of '{name}'", "2 or more to tell apart"
         raise UserError("E-DATA", where=spec.name, got=got, takes=takes)
-    process = process or build("process", recipe.process, data_std=spec.std)
     backbone = build("classifier", recipe.backbone, shape=spec.shape, classes=classes)
     return NoisyClassifier(process, backbone, name, classes)
 
 
-def denoiser(recipe: Recipe, spec: Spec, process: Process | None = None) -> Denoiser:
-    """Build process, if it is not given, backbone and conditions for the data of `spec`.
+def _denoiser(recipe: Recipe, spec: Spec, process: Process) -> Denoiser:
+    """Build backbone and conditions for the data that `spec` describes, behind a process.
 
     Raises:
         UserError: E-CONFIG for a condition that the data does not have.
     """
-    process = process or build("process", recipe.process, data_std=spec.std)
     slots = {name: find("condition", p.kind).slot for name, p in recipe.conditions.items()}
 
     for name, part in recipe.conditions.items():

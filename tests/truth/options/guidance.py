@@ -513,7 +513,7 @@ MUTANTS = {
     ],
     ("guidance", "cfg", "together"): [
         (check_cfg, "guidance.cfg", "len(x_t) <= self.together", "len(x_t) < self.together"),
-        (check_cfg, "guidance.cfg", "_together if len(x_t) <= self.together else _apart", "_apart"),
+        (check_cfg, "guidance.cfg", "_together if 0 < len(x_t)", "_apart if 0 < len(x_t)"),
         (check_cfg, "guidance.cfg", "if name in g else value for",
          "if name not in g else value for"),
     ],

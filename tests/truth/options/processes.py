@@ -480,9 +480,7 @@ MUTANTS = {
     ],
     ("process", "", "data_std"): [
         (check_data_std, "recipes.assembly",
-         "spec.std)\n    slots", "0.5)\n    slots"),
-        (check_data_std, "recipes.assembly",
-         'spec.std)\n    backbone = build("classifier"', '0.5)\n    backbone = build("classifier"'),
+         "data_std=spec.std", "data_std=0.5"),
     ],
     ("process", "", "noise"): [
         (check_noise, NOISE, "self._draws * 2 + 1", "self._draws"),

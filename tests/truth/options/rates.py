@@ -82,7 +82,7 @@ MUTANTS = {
         (check_rates, PLAN, "batch=training.batch,", "batch=1,"),
     ],
     ("training", "", "schedule"): [
-        (check_rates, PLAN, 'if self.schedule == "linear" else', "if False else"),
+        (check_rates, PLAN, 'if self.schedule == "cosine" else left', "if True else left"),
         (check_rates, PLAN, 'if self.schedule == "exponential":', "if False:"),
         (check_rates, PLAN, 'self.schedule == "constant" or', ""),
     ],

@@ -538,9 +538,9 @@ MUTANTS = {
         (check_loop, CORE, "x = constraint(x, s, schedule", "x = constraint(x, t, schedule"),
         (check_loop, CORE, "elif s == 0:", "elif i < 0:"),
         (check_loop, CORE, "schedule(t) if t > 0 else (t + 1, t)", "schedule(t)"),
-        (check_loop, CORE, "answers[0].x0 if answers", "answers[-1].x0 if answers"),
-        (check_not_finite, CORE, "if not bool(torch.isfinite(x).all()):", "if False:"),
-        (check_not_finite, CORE, "torch.isfinite(x).all()", "torch.isfinite(x).any()"),
+        (check_loop, CORE, "estimate.x0 if first is None else first", "estimate.x0"),
+        (check_not_finite, CORE, "if not bool(torch.isfinite(x.to(dtype)).all()):", "if False:"),
+        (check_not_finite, CORE, "isfinite(x.to(dtype)).all()", "isfinite(x.to(dtype)).any()"),
     ],
     ("sampler", "ancestral", "eta"): [
         (check_ancestral, ANC, "tau = self.eta * ", "tau = "),
@@ -552,8 +552,8 @@ MUTANTS = {
         (check_first_order, "samplers.ddim", "spread(sigma_s, x_t)", "0.99 * spread(sigma_s, x_t)"),
     ],
     ("sampler", "euler", ""): [
-        (check_first_order, "samplers.euler", "scale, rise = alpha_s / alpha_t",
-         "scale, rise = sigma_s / sigma_t"),
+        (check_first_order, "samplers.euler", "spread(alpha_s, x_t) * estimate.x0",
+         "estimate.x0"),
     ],
     ("sampler", "dpmpp_2m", ""): [
         (check_first_order, "samplers.dpmpp_2m", "torch.expm1(-h)", "torch.expm1(-h / 2)"),
@@ -664,12 +664,12 @@ MUTANTS = {
     ],
     ("sampler", "unipc", "solver_order"): [
         (check_orders_differ, "samplers.unipc", "most=self.solver_order", "most=3"),
-        (solvers.check_unipc, "samplers.unipc", "bend = _bend(memory, start, x0) -",
-         "bend = 0.5 * _bend(memory, start, x0) -"),
+        (solvers.check_unipc, "samplers.unipc", "bend = self._bend(memory, start, x0) -",
+         "bend = 0.5 * self._bend(memory, start, x0) -"),
     ],
     ("sampler", "ode", "rtol"): [
         (check_ode, "samplers.ode", '"rtol": self.rtol', '"rtol": 1e-5'),
-        (check_ode, "samplers.ode", "spread(level.exp(), y) *", "1.0 *"),
+        (check_ode, "samplers.ode", "return y - ask(x_u, u)", "return 0.9 * y - ask(x_u, u)"),
     ],
     ("sampler", "ode", "atol"): [
         (check_ode, "samplers.ode", '"atol": self.atol', '"atol": 1e-5'),
