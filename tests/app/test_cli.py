@@ -75,6 +75,7 @@ def test_sample_writes_the_named_files(run, tmp_path):
     assert (out / "grid.png").is_file() and (out / "film.webp").is_file()
 
 
+@pytest.mark.slow
 def test_the_same_request_gives_the_same_bytes_in_another_process(run, tmp_path, capsys):
     assert steerable("sample", run, "-n", 1, "--out", tmp_path / "a").returncode == 0
     inside(capsys, "sample", run, "-n", 1, "--out", tmp_path / "b")

@@ -98,6 +98,7 @@ print(json.dumps({{"code": done.returncode, "errors": done.stderr}}))
 """
 
 
+@pytest.mark.slow
 def test_a_read_only_run_folder_is_one_line(tmp_path):
     found = mounted(READ_ONLY, tmp_path, "8m")
     assert found["code"] == 5 and "error[E-DISK]" in found["errors"]

@@ -340,6 +340,7 @@ def test_stopped_sampling_goes_on_to_the_same_bytes(home, tmp_path):
     assert [record["index"] for record in records] == list(range(200))
 
 
+@pytest.mark.slow
 def test_memory_holds_one_batch(home, tmp_path, monkeypatch):
     """Pictures of the batches before are freed: their tensors are gone when the next are made."""
     import gc

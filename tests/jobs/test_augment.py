@@ -194,6 +194,7 @@ def _ideal(job):
     return _orientations(last.x.unflatten(1, (1, 8, 8)))
 
 
+@pytest.mark.slow
 def test_samples_of_the_ideal_network_point_where_the_data_points(tmp_path):
     assert _orientations(_pointing().train.batch(torch.arange(200)).x).tolist() == [1, 0, 0, 0]
     assert _ideal(_job(tmp_path / "run", told=True)).tolist() == [1, 0, 0, 0]

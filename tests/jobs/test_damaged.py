@@ -302,6 +302,7 @@ def test_records_that_training_writes_are_sound(finished):
     assert {"start", "validation", "check", "trouble", None} <= {r.get("event") for r in raw}
 
 
+@pytest.mark.slow
 def test_a_lost_report_of_the_data_is_made_again_if_the_data_is_the_same(finished, tmp_path):
     for how in ("gone", "damaged", "other"):
         run = shutil.copytree(finished, tmp_path / how)

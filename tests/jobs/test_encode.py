@@ -145,6 +145,7 @@ def test_command_likelihood(run, capsys):
     assert "2 to 100,000" in inside(capsys, "likelihood", run, "-n", "1", code=2).err
 
 
+@pytest.mark.slow
 def test_a_fitted_grid_goes_into_the_model_file(run, tmp_path, capsys):
     shutil.copytree(run, tmp_path / "run")
     before = store.open_model(tmp_path / "run" / "model.safetensors")

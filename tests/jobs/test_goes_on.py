@@ -75,6 +75,7 @@ def test_a_used_budget_changes_no_byte(run, budget):
     assert content(run) == before
 
 
+@pytest.mark.slow
 def test_a_used_budget_of_time_changes_no_byte(tmp_path):
     run = tmp_path / "run"
     ticks = iter(range(10_000))
@@ -134,6 +135,7 @@ def test_a_lost_model_file_is_written_again(run):
     assert model_iterations(run / "model.safetensors") == 17
 
 
+@pytest.mark.slow
 def test_a_longer_model_is_kept_where_a_checkpoint_was_lost(run):
     finish(prepare(tiny(20), run))
     best = open_model(run / "model.safetensors")[0]

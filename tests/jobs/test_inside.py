@@ -307,6 +307,7 @@ def test_four_items_are_reached_exactly_by_the_points_and_by_brute_force():
             assert abs(float(got[i, j]) - want) < 1e-4 * want + 1e-6 * (alpha / sigma) ** 2
 
 
+@pytest.mark.slow
 def test_no_net_beats_the_optimum_on_its_training_items(run):
     """At any level, told the label or not; the differences are paired, so their error is small."""
     splits = build("data", steerable.recipe("digits", settings=TINY).data)

@@ -94,11 +94,13 @@ def test_a_judge_of_digits():
     assert judge.names == tuple("0123456789") and judge.shape == (1, 8, 8)
 
 
+@pytest.mark.slow
 def test_few_wide_pictures_of_two_classes_are_learned():
     judge = train_judge(wide_pictures(30, 0), wide_pictures(20, 1), seconds=4)
     assert judge.accuracy == 1.0  # and no flips, which would make the classes one
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_judge():
     # Small data ends with its epochs, long before the time.
     splits = digits()

@@ -173,6 +173,7 @@ def test_what_an_item_is_told_does_not_depend_on_the_size_of_its_batch():
     torch.testing.assert_close(walked(4)[3:], walked(4, {})[3:], rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_self_conditioned_run_trains_resumes_and_samples(tmp_path):
     recipe = tiny(8)
     tree = recipe.plain()

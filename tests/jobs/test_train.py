@@ -263,6 +263,7 @@ def test_loss_falls_below_that_of_the_best_constant_answer(unbroken):
     assert Noise.of(0, iteration=0, items=torch.arange(2)).uniform(2).unique().numel() == 2
 
 
+@pytest.mark.slow
 def test_a_longer_time_goes_on_after_the_end_and_is_written_down(tmp_path):
     run = tmp_path / "run"
     first = list(train(prepare(tiny().with_set(["training.budget=1s"]), run)))

@@ -84,7 +84,12 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+def most(names, quick):
+    """All of them; those that are not `quick` among the slow tests."""
+    return [n if n == quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+@pytest.mark.parametrize("process", most(PROCESSES, "flow"))
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_float32_keeps_what_its_network_and_its_state_leave(kind, process):
     """A few steps against float64, no farther off than 4 times what cannot be helped.
@@ -118,7 +123,7 @@ def test_two_steps_of_a_flow_keep_the_digits_of_ddim(kind):
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
-@pytest.mark.parametrize("process", ["flow", "vp", "edm", "cosine"])
+@pytest.mark.parametrize("process", most(["flow", "vp", "edm", "cosine"], "flow"))
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_half_precision_is_rounded_once(kind, process, dtype):
     """Against float64 with a network of half precision: the sampler itself adds one rounding.
