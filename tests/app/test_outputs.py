@@ -202,6 +202,9 @@ def test_what_was_begun_goes_on_and_what_was_cut_off_is_made_again(tmp_path):
         file.write('{"files": {"9.png": "torn')
     with claim(Place(out), "sample", "set", request) as folder:
         assert sorted(folder.done) == ["0.png", "samples.jsonl"]
+        folder.write({"1.png": b"b"})
+    with claim(Place(out), "sample", "set", request) as folder:
+        assert sorted(folder.done) == ["0.png", "1.png", "samples.jsonl"], "after a torn line"
 
 
 def test_nothing_is_left_of_what_did_not_begin(tmp_path):
@@ -338,6 +341,18 @@ def test_stopped_sampling_goes_on_to_the_same_bytes(home, tmp_path):
     assert whole == {p.name: p.read_bytes() for p in (tmp_path / "parts").glob("[!.]*")}
     records = [json.loads(line) for line in whole["samples.jsonl"].splitlines()]
     assert [record["index"] for record in records] == list(range(200))
+
+
+def test_another_request_replaces_the_log_of_the_one_before(home, tmp_path):
+    model = steerable.load("run")
+    made(tmp_path / "o", model, 40)
+    made(tmp_path / "o", model, 3)
+    lines = (tmp_path / "o" / "samples.jsonl").read_text().splitlines()
+    assert [json.loads(line)["index"] for line in lines] == list(range(6))
+    assert sorted(p.name for p in (tmp_path / "o").glob("*.png")) == [
+        *(f"{i}.png" for i in range(6)),
+        "grid.png",
+    ]
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ class Folder:
         self.facts.append(facts)
 
     def append(self, name: str, lines: Sequence[str]) -> None:
-        """Add lines to a log of the folder.
+        """Add lines to a log of the folder; one of an earlier request gives way to it.
 
         Raises:
             UserError: As `write`.
@@ -112,6 +112,8 @@ class Folder:
         if name not in self.done:
             self._check([name])
             self._note({"files": {name: ""}})
+            if _there(self.path / name):
+                durable.disk.unlink(self.path / name)
             self.done[name] = ""
         durable.append(self.path / name, *lines)
 
@@ -169,6 +171,7 @@ class Folder:
             raise _foreign(self.path, foreign)
         ours = {name: digest for name, digest in there.items() if name not in foreign}
         if _begun(self.path, self.request):
+            durable.cut(self.path / RECORD, _sound)  # a torn line would spoil the next one
             new = {n: d for line in rest for n, d in line.get("files", {}).items()}
             self.done = {n: d for n, d in new.items() if ours.get(n) == d}
             self._before = {n: d for n, d in ours.items() if n not in self.done}
@@ -407,14 +410,15 @@ def _record(path: Path) -> list[dict[str, Any]]:
     file = path / RECORD
     if not file.is_file() or file.is_symlink():
         return []
-    lines = []
-    for line in file.read_bytes().splitlines():
-        try:
-            plain = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(plain, dict) and all(
-            isinstance(plain.get(key, {}), dict) for key in ("files", "before")
-        ):
-            lines.append(plain)
+    lines = [json.loads(line) for line in file.read_bytes().splitlines() if _sound(line)]
     return lines if lines and "made_by" in lines[0] else []
+
+
+def _sound(line: str | bytes) -> bool:
+    """Whether a line of a record is whole."""
+    try:
+        plain = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    tables = ("files", "before")
+    return isinstance(plain, dict) and all(isinstance(plain.get(k, {}), dict) for k in tables)
