@@ -119,7 +119,7 @@ def tried(root, number, *, force):
     code = code_of(*words)
     after = hashes(root)
     changed = [str(path.relative_to(root)) for path in before if after.get(path) != before[path]]
-    read = ("run", "pets", "a.png", "b.png", *(("mine",) if "mine" in words[:4] else ()))
+    read = ("run", "pets", *(w for w in words[:-2] if w in ("a.png", "b.png", "mine")))
     if force:  # what lies there with a result's name is given up, but never what is read
         changed = [name for name in changed if name.startswith(read) or name.endswith("tensors")]
     assert not changed, f"{words} has changed {changed}"

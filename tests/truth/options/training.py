@@ -592,8 +592,8 @@ MUTANTS = {
         (check_switches, TRAIN, "> hyper.checkpoint_seconds", "< hyper.checkpoint_seconds"),
     ],
     ("training", "", "checks"): [
-        (check_switches, "jobs.watch", 'job.recipe.training.checks == "auto"', "True"),
-        (check_switches, "jobs.watch", 'job.recipe.training.checks == "auto"', "False"),
+        (check_switches, "jobs.watch", 'on = job.recipe.training.checks == "auto"', "on = True"),
+        (check_switches, "jobs.watch", 'on = job.recipe.training.checks == "auto"', "on = False"),
     ],
     ("training", "", "threads"): [
         (check_threads, "jobs.prepare", "set_num_threads(recipe.training.threads)",
